@@ -1,0 +1,22 @@
+# System libraries come from the distribution; `make setup` installs them.
+find_package(Threads REQUIRED)
+find_package(GTest REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(cereal REQUIRED)
+find_package(ZLIB REQUIRED)
+
+find_path(ASIO_INCLUDE_DIR asio/awaitable.hpp REQUIRED)
+add_library(millrace_asio INTERFACE)
+# Header-only and without a configuration macro: hosts may use Asio themselves.
+target_include_directories(millrace_asio SYSTEM INTERFACE "${ASIO_INCLUDE_DIR}")
+target_link_libraries(millrace_asio INTERFACE Threads::Threads)
+
+find_path(DEFLATE_INCLUDE_DIR libdeflate.h REQUIRED)
+find_library(DEFLATE_LIBRARY deflate REQUIRED)
+add_library(millrace_deflate INTERFACE)
+target_include_directories(millrace_deflate SYSTEM INTERFACE "${DEFLATE_INCLUDE_DIR}")
+target_link_libraries(millrace_deflate INTERFACE "${DEFLATE_LIBRARY}")
+
+if(MILLRACE_TORCH)
+  include(millrace_torch)
+endif()

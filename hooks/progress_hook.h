@@ -1,0 +1,26 @@
+// ProgressHook: a bar on the terminal's last line, below the log. Nothing where the output is no
+// terminal. It draws on the observer thread and can never delay the loop.
+#pragma once
+
+#include <chrono>
+#include <string_view>
+
+#include "millrace/runtime/engine/hook.h"
+
+namespace millrace {
+
+class ProgressHook final : public Hook {
+ public:
+  std::string_view name() const override { return "ProgressHook"; }
+  Priority priority() const override { return Priority::kLowest; }
+  void attach(RunContext& run) override { run_ = &run; }
+  void subscribe(Subscriptions& on) override;
+
+ private:
+  void draw(const AfterTrainIter::Owned& event);
+
+  RunContext* run_ = nullptr;
+  std::chrono::steady_clock::time_point drawn_;  // observer thread
+};
+
+}  // namespace millrace

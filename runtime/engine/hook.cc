@@ -1,0 +1,46 @@
+#include "millrace/runtime/engine/hook.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "millrace/runtime/async/error.h"
+
+namespace millrace {
+
+Hook& HookList::add(std::unique_ptr<Hook> hook, std::optional<Priority> priority) {
+  const std::string name(hook->name());
+  if (closed_) throw ConfigError("hooks." + name, "added after training started");
+  if (find(name) != nullptr) {
+    throw ConfigError("hooks." + name, "a hook of this name is already there; give one of them " +
+                                           std::string("another name, or remove the first"));
+  }
+  Entry entry{std::move(hook), Priority::kNormal};
+  entry.priority = priority.value_or(entry.hook->priority());
+  const auto place = std::upper_bound(
+      entries_.begin(), entries_.end(), entry.priority.value(),
+      [](int value, const Entry& other) { return value < other.priority.value(); });
+  return *entries_.insert(place, std::move(entry))->hook;
+}
+
+bool HookList::remove(std::string_view name) {
+  return std::erase_if(entries_, [&](const Entry& e) { return e.hook->name() == name; }) > 0;
+}
+
+Hook* HookList::find(std::string_view name) const {
+  for (const Entry& entry : entries_) {
+    if (entry.hook->name() == name) return entry.hook.get();
+  }
+  return nullptr;
+}
+
+std::string HookList::table() const {
+  std::string text = "Hooks will be executed in the following order:";
+  for (const Entry& entry : entries_) {
+    std::string level = entry.priority.name();
+    level.resize(std::max<std::size_t>(level.size(), 12), ' ');
+    text += "\n(" + level + ") " + std::string(entry.hook->name());
+  }
+  return text;
+}
+
+}  // namespace millrace

@@ -1,0 +1,57 @@
+// The message hub: where the loop and the hooks leave numbers and facts for each other. One per
+// runner, on the train context; there is no current instance.
+//
+// Scalars keep a history; info entries hold any plain value. References stay valid for the hub's life,
+// so a hook that writes every iteration looks its scalar up once.
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "millrace/io/pickle_value.h"
+#include "millrace/runtime/async/error.h"
+#include "millrace/runtime/engine/history_buffer.h"
+
+namespace millrace {
+
+class MessageHub {
+ public:
+  struct NamedScalar {
+    std::string name;
+    HistoryBuffer history;
+  };
+
+  // The scalar `name` ("train/loss"), created when it is new.
+  HistoryBuffer& scalar(std::string_view name);
+  const HistoryBuffer* find_scalar(std::string_view name) const;
+  // All scalars, in the order they were first written.
+  const std::deque<NamedScalar>& scalars() const noexcept { return scalars_; }
+
+  // The info entry `name` ("epoch"), None when it is new.
+  pickle::Value& info(std::string_view name);
+  const pickle::Value* find_info(std::string_view name) const;
+  void pop_info(std::string_view name);
+
+  // What Python sees: {log_scalars: {}, runtime_info, resumed_keys}. The history itself travels in our
+  // own record, so that the file opens with torch.load's safe default.
+  pickle::Value python_state() const;
+  // Merges runtime_info of a file's message_hub; unknown shapes are ignored.
+  void load_python_state(const pickle::Value& hub);
+
+  // The newest kSavedHistory entries of every scalar. What smoothing windows need, without the
+  // unbounded growth of the reference's files.
+  static constexpr std::size_t kSavedHistory = 4096;
+  std::string save_history() const;
+  Result<std::monostate> load_history(std::string_view bytes);
+
+ private:
+  std::deque<NamedScalar> scalars_;  // a deque: references survive growth
+  std::map<std::string, HistoryBuffer*, std::less<>> by_name_;
+  std::map<std::string, pickle::Value, std::less<>> info_;
+};
+
+}  // namespace millrace

@@ -1,0 +1,151 @@
+#include "millrace/runtime/engine/resume.h"
+
+#include <utility>
+
+#include "millrace/events/event_bus.h"
+#include "millrace/io/checkpoint_store.h"
+#include "millrace/runtime/async/error.h"
+#include "millrace/runtime/engine/checkpoint_content.h"
+#include "millrace/runtime/engine/checkpointer.h"
+#include "millrace/runtime/engine/data_loader.h"
+#include "millrace/runtime/engine/logger.h"
+#include "millrace/runtime/engine/message_hub.h"
+#include "millrace/runtime/engine/param_schedule.h"
+#include "millrace/runtime/engine/record_stream.h"
+#include "millrace/runtime/engine/strategy.h"
+
+namespace millrace {
+namespace {
+
+std::int64_t counter(const CheckpointFile& file, const char* key) {
+  const pickle::Value* meta = file.root().find("meta");
+  const pickle::Value* value = meta != nullptr ? meta->find(key) : nullptr;
+  const auto number = value != nullptr ? value->as_int() : std::nullopt;
+  if (!number || *number < 0) {
+    throw CheckpointError(file.path(), std::string("has no meta['") + key +
+                                           "']: it cannot be resumed. To start from its weights, use "
+                                           "load_from");
+  }
+  return *number;
+}
+
+// Hooks may change what was read before anything is loaded from it.
+Task<> publish_loaded(CheckpointFile* file, EventBus* bus) {
+  CheckpointContent content(std::move(file->root()));
+  const std::string path = file->path();
+  co_await bus->publish(AfterLoadCheckpoint{path, content});
+  file->root() = std::move(content.root());
+}
+
+void restore_data_position(const CheckpointFile& file, RunContext& run, const Progress& at) {
+  if (run.train_loader == nullptr) return;
+  LoaderPosition position{at.epoch, 0};
+  if (const std::string* bytes = file.section("data")) {
+    RecordReader in(*bytes);
+    in(position.epoch, position.batch);
+  } else if (at.by_epoch) {
+    // Written by another program: what the counters say, as far as they make sense.
+    const std::int64_t batch = at.iter - at.epoch * at.epoch_length;
+    if (batch > 0 && batch < at.epoch_length) position.batch = batch;
+  }
+  run.train_loader->seek(position);
+}
+
+void restore_record(const CheckpointFile& file, RunContext& run, const HookList& hooks) {
+  if (!file.record()) {
+    run.log.warn(file.path() + " was not written by Millrace: random generators, log history and hook "
+                 "states are not in it and start afresh");
+    return;
+  }
+  if (const std::string* rng = file.section("rng")) run.strategy.load_rng(*rng);
+  if (const std::string* hub = file.section("hub")) {
+    const auto loaded = run.hub.load_history(*hub);
+    if (!loaded) throw CheckpointError(file.path(), "log history: " + loaded.fault().text());
+  }
+  for (const auto& [section, bytes] : file.record()->sections) {
+    if (!section.starts_with("hook/")) continue;
+    const std::string name = section.substr(5);
+    Hook* hook = hooks.find(name);
+    if (hook != nullptr) {
+      hook->load_state(bytes);
+    } else {
+      run.log.warn("The checkpoint holds a state of the hook '" + name + "', which this run lacks");
+    }
+  }
+}
+
+void restore_seed(const CheckpointFile& file, RunContext& run) {
+  const pickle::Value* meta = file.root().find("meta");
+  const pickle::Value* saved = meta != nullptr ? meta->find("seed") : nullptr;
+  const auto seed = saved != nullptr ? saved->as_int() : std::nullopt;
+  if (!seed) return;
+  run.seed = static_cast<std::uint64_t>(*seed);
+  if (run.train_loader != nullptr && !run.train_loader->options().seed) {
+    run.train_loader->sampler().set_seed(run.seed);
+  }
+}
+
+void log_warnings(const LoadReport& report, RunContext& run) {
+  for (const std::string& warning : report.warnings) run.log.warn(warning);
+}
+
+}  // namespace
+
+FoundCheckpoint find_newest(const std::vector<CheckpointStore*>& stores) {
+  FoundCheckpoint found;
+  CheckpointStore* best_store = nullptr;
+  CheckpointStore::Scan best;
+  for (CheckpointStore* store : stores) {
+    CheckpointStore::Scan scan = store->newest_valid();
+    for (const auto& skipped : scan.skipped) {
+      found.notes.push_back("Skipped " + store->location() + "/" + skipped.name + ": " +
+                            skipped.reason);
+    }
+    if (scan.name.empty()) continue;
+    if (best_store == nullptr || scan.identity.generation > best.identity.generation) {
+      best_store = store;
+      best = std::move(scan);
+    }
+  }
+  if (best_store != nullptr) found.file = best_store->read(best.name);
+  return found;
+}
+
+Task<> resume_from(CheckpointFile file, RunContext& run, Progress& at, const HookList& hooks) {
+  co_await publish_loaded(&file, &run.bus);
+  const std::int64_t epoch = counter(file, "epoch");
+  const std::int64_t iter = counter(file, "iter");
+  if (file.root().find("optimizer") == nullptr) {
+    throw CheckpointError(file.path(),
+                          "holds no optimizer state, so it cannot be resumed exactly. To start from "
+                          "its weights, use load_from");
+  }
+  LoadOptions strict;
+  log_warnings(run.strategy.load_model(file, strict), run);
+  run.strategy.load_optimizer(file);
+  at.epoch = epoch;
+  at.iter = iter;
+  restore_seed(file, run);
+  if (const pickle::Value* hub = file.root().find("message_hub")) run.hub.load_python_state(*hub);
+  const pickle::Value* schedules = file.root().find("param_schedulers");
+  if (schedules != nullptr) {
+    run.schedules.load(*schedules, file.path());
+  } else if (!run.schedules.empty()) {
+    run.log.warn(file.path() + " holds no parameter schedules: they start afresh");
+  }
+  restore_record(file, run, hooks);
+  restore_data_position(file, run, at);
+  if (file.record()) run.checkpointer.continue_from(file.record()->identity);
+  run.log.info("Resumed from " + file.path() + ", epoch: " + std::to_string(epoch) +
+               ", iter: " + std::to_string(iter));
+}
+
+Task<> load_weights(CheckpointFile file, RunContext& run) {
+  co_await publish_loaded(&file, &run.bus);
+  LoadOptions lenient;
+  lenient.strict = false;
+  log_warnings(run.strategy.load_model(file, lenient), run);
+  run.log.info("Loaded the weights of " + file.path());
+}
+
+}  // namespace millrace

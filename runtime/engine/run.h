@@ -1,0 +1,25 @@
+// The blocking way to run a runner, for programs. Services await Runner::train() instead.
+#pragma once
+
+#include "millrace/runtime/engine/runner.h"
+
+namespace millrace {
+
+struct RunCommand {
+  // SIGINT and SIGTERM finish the iteration, save, drain and return 0; a second signal ends the
+  // process at once with 128 + its number. Handlers are removed before run() returns.
+  bool handle_signals = true;
+};
+
+// Trains on a thread of its own; the calling thread only waits for signals, so that a second one works
+// during a long step. Returns the program's exit code: 0 after a complete or a stopped run, 2 for a
+// ConfigError, 1 for every other error, which is printed to standard error.
+int run(Runner& runner, RunCommand command = {});
+
+// The same, with the error thrown instead of printed.
+void run_or_throw(Runner& runner, RunCommand command = {});
+
+// For main(): prints "error: <text>" with the causes inside it, and gives the exit code of run().
+int report_error(const std::exception& error);
+
+}  // namespace millrace

@@ -1,0 +1,43 @@
+// What a hook may use of the run it serves. Handed to Hook::attach(); valid as long as the hook.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "millrace/events/stage_events.h"
+
+namespace millrace {
+
+class Checkpointer;
+class DataLoader;
+class EventBus;
+class Logger;
+class LogProcessor;
+class MessageHub;
+class ParamSchedules;
+class StateGate;
+class Strategy;
+
+struct RunContext {
+  const Progress& at;
+  Strategy& strategy;
+  MessageHub& hub;
+  EventBus& bus;
+  Logger& log;
+  LogProcessor& log_processor;
+  Checkpointer& checkpointer;
+  StateGate& gate;  // stands before whoever writes captured tensors
+  ParamSchedules& schedules;
+  DataLoader* train_loader;  // null in a run that does not train
+  DataLoader* val_loader;    // null in a run that does not validate
+  std::filesystem::path work_dir;
+  std::filesystem::path log_dir;  // work_dir/<timestamp>
+  std::string run_name;
+  std::uint64_t seed;
+  std::string config_text;
+  std::function<void(std::string_view reason)> request_stop;  // any thread
+};
+
+}  // namespace millrace

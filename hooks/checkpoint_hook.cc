@@ -152,7 +152,7 @@ LastN CheckpointHook::with_pending() const {
   }
   std::sort(steps.begin(), steps.end());
   LastN ahead = kept_;
-  for (const std::int64_t step : steps) ahead.committed(step);
+  for (const std::int64_t step : steps) ahead.restore(ahead.saved_after(step));
   return ahead;
 }
 
@@ -180,7 +180,7 @@ void CheckpointHook::failed(const CheckpointFailed& event) { pending_.erase(even
 std::string CheckpointHook::save_state() const {
   RecordWriter out;
   const LastN ahead = with_pending();
-  // The file being saved is the newest: it is in the list once it exists.
+  // With what the commit of this save gives up: should a crash come in between, the next run does it.
   out(saving_step_ >= 0 ? ahead.saved_after(saving_step_) : ahead.ids(), stop_files_);
   return std::move(out).take();
 }

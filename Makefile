@@ -51,9 +51,11 @@ bench: ## build and run the benchmarks; raw JSON goes to build/bench/results
 
 lint: ## layout, include arrows, names, and what GCC 12 miscompiles
 	@cmake/setup.sh lint
-	@for rule in include_rules style_rules co_await_rule; do \
-	  echo "== $$rule"; python3 -B tests/lint/$$rule.py .; done
-	@echo "== clang-format"; $(CLANG_FORMAT) --dry-run --Werror $(OUR_CPP)
+	@failed=0; \
+	for rule in include_rules style_rules co_await_rule; do \
+	  echo "== $$rule"; python3 -B tests/lint/$$rule.py . || failed=1; done; \
+	echo "== clang-format"; $(CLANG_FORMAT) --dry-run --Werror $(OUR_CPP) || failed=1; \
+	exit $$failed
 
 tidy: ## clang-tidy over the part without LibTorch (slow)
 	@cmake/setup.sh run test lint

@@ -212,6 +212,10 @@ export MILLRACE_DATA='$deps/data'"
 }
 
 install_packages
+if [[ ${lists[*]} == lint ]]; then
+  say "ready (lint)"
+  exit
+fi
 choose_torch
 # Only what the folder's torch depends on is in the name: a longer test list does not fetch it
 # again.

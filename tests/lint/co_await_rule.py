@@ -6,8 +6,9 @@ awaits,
   - a lambda that captures values: co_await f([text] { ... });
 
 and asks for a named local that is moved in. Types are unknown to this script, so constructors
-called with braces are reported too. Captures by reference and of `this` have nothing to destroy. A
-line with `NOLINT(co_await)` is left alone.
+called with braces are reported too. Captures by reference and of `this` have nothing to destroy,
+and so have events: `publish(BeforeRun{at})` is fine, because the bus refuses, at compile time, an
+event that is not trivially destructible. A line with `NOLINT(co_await)` is left alone.
 
 usage: co_await_rule.py <root of the sources>
 """
@@ -21,6 +22,7 @@ import source_tree
 PAIRS = {"(": ")", "[": "]", "{": "}"}
 STATEMENT_WORDS = {"if", "while", "for", "switch"}
 BLOCK_BEFORE = re.compile(r"(\)|\b(else|do|try|const|noexcept|mutable|override|final))\s*$")
+EVENT_BEFORE = re.compile(r"(\.|->)\s*publish\(\s*[A-Za-z_][\w:]*\s*$")
 # After `return` or an operator a bracket opens a lambda, after a name or a bracket a subscript.
 LAMBDA_BEFORE = re.compile(r"([^\w\s)\]]|\b(return|co_return|co_await|co_yield))\s*$|^\s*$")
 
@@ -125,7 +127,7 @@ class Expressions:
             if char == "{" and at in self.partner:
                 if self.closes_lambda(at) or self.is_block(at):
                     at = self.partner[at]
-                else:
+                elif not EVENT_BEFORE.search(self.before(at)):
                     yield at, "braced initialiser"
             elif char == "[" and at in self.partner and self.lambda_at(at):
                 captures = self.code[at + 1 : self.partner[at]]

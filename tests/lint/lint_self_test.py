@@ -122,6 +122,8 @@ class CoAwaitRule(unittest.TestCase):
         "for (auto& x : co_await f(Options{1})) { g(x); }",
         "co_await [c]() -> Task<void> { co_return; }();",
         "co_await (b ? f(C{1}) : g());",
+        "co_await bus.publish(BeforeRun{Options{1}});",
+        "co_await publish(Options{1});",
     )
     GOOD = (
         "Options o{.n = 1}; co_await f(std::move(o));",
@@ -138,6 +140,8 @@ class CoAwaitRule(unittest.TestCase):
         "// co_await f(Options{1});",
         'co_await f("Options{1}");',
         "co_await f(Trivial{1});  // NOLINT(co_await)",
+        "co_await bus.publish(BeforeRun{at});",
+        "co_await parts_.bus->publish(mr::BeforeRun{at, 1});",
     )
 
     def problems(self, statement):

@@ -1,6 +1,5 @@
 # System libraries come from the distribution; `make setup` installs them.
 find_package(Threads REQUIRED)
-find_package(GTest REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(cereal REQUIRED)
 find_package(ZLIB REQUIRED)
@@ -16,6 +15,16 @@ find_library(DEFLATE_LIBRARY deflate REQUIRED)
 add_library(millrace_deflate INTERFACE)
 target_include_directories(millrace_deflate SYSTEM INTERFACE "${DEFLATE_INCLUDE_DIR}")
 target_link_libraries(millrace_deflate INTERFACE "${DEFLATE_LIBRARY}")
+
+# Who only runs the examples needs no test framework.
+find_package(GTest QUIET)
+option(MILLRACE_TESTS "Build the tests" ${GTest_FOUND})
+if(MILLRACE_TESTS AND NOT GTest_FOUND)
+  message(FATAL_ERROR "GoogleTest not found. Run 'cmake/setup.sh run test'.")
+endif()
+if(MILLRACE_BENCH)
+  find_package(benchmark REQUIRED)
+endif()
 
 if(MILLRACE_TORCH)
   include(millrace_torch)

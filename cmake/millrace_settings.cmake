@@ -1,6 +1,6 @@
 # Compiler settings shared by every target, and the include tree: the build folder holds
-# include/millrace/ with links to the source folders, so `#include "millrace/io/storage.h"` reads the
-# same in the tree and after installation.
+# include/millrace/ with links to the source folders, so `#include "millrace/io/storage.h"` reads
+# the same in the tree and after installation.
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
@@ -19,18 +19,22 @@ endif()
 set(MILLRACE_INCLUDE_DIR "${CMAKE_BINARY_DIR}/include")
 file(MAKE_DIRECTORY "${MILLRACE_INCLUDE_DIR}/millrace")
 foreach(folder runtime events hooks io)
-  file(CREATE_LINK "${CMAKE_SOURCE_DIR}/${folder}" "${MILLRACE_INCLUDE_DIR}/millrace/${folder}" SYMBOLIC)
+  file(CREATE_LINK
+    "${CMAKE_SOURCE_DIR}/${folder}" "${MILLRACE_INCLUDE_DIR}/millrace/${folder}" SYMBOLIC)
 endforeach()
-file(CREATE_LINK "${CMAKE_SOURCE_DIR}/runtime/millrace.h" "${MILLRACE_INCLUDE_DIR}/millrace/millrace.h" SYMBOLIC)
+file(CREATE_LINK
+  "${CMAKE_SOURCE_DIR}/runtime/millrace.h" "${MILLRACE_INCLUDE_DIR}/millrace/millrace.h" SYMBOLIC)
 
 add_library(millrace_settings INTERFACE)
 target_include_directories(millrace_settings INTERFACE "${MILLRACE_INCLUDE_DIR}")
-target_compile_options(millrace_settings INTERFACE -Wall -Wextra -Wpedantic -Wshadow=local -Wnon-virtual-dtor)
+target_compile_options(millrace_settings INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow=local -Wnon-virtual-dtor)
 if(MILLRACE_WERROR)
   target_compile_options(millrace_settings INTERFACE -Werror)
 endif()
 if(MILLRACE_SANITIZE)
-  set(sanitize_flags -fsanitize=${MILLRACE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  set(sanitize_flags
+    -fsanitize=${MILLRACE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   # Asio uses atomic_thread_fence, which GCC's thread sanitizer does not model and warns about.
   target_compile_options(millrace_settings INTERFACE ${sanitize_flags} -Wno-tsan)
   target_link_options(millrace_settings INTERFACE ${sanitize_flags})

@@ -1,0 +1,22 @@
+# What cmake/setup.sh found or installed: TORCH_ROOT, MILLRACE_PYTHON, MILLRACE_DATA. A value given
+# with -D wins over the environment, the environment over the last set-up. Nothing is cached, so
+# that a new set-up takes effect at the next configure.
+set(setup_result "${CMAKE_SOURCE_DIR}/build/deps/env.sh")
+foreach(variable TORCH_ROOT MILLRACE_PYTHON MILLRACE_DATA)
+  if(${variable})
+    continue()
+  endif()
+  if(DEFINED ENV{${variable}})
+    set(${variable} "$ENV{${variable}}")
+  elseif(EXISTS "${setup_result}")
+    file(STRINGS "${setup_result}" line REGEX "^export ${variable}='")
+    string(REGEX REPLACE "^export ${variable}='(.*)'$" "\\1" ${variable} "${line}")
+  endif()
+endforeach()
+if(EXISTS "${setup_result}")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${setup_result}")
+endif()
+if(NOT MILLRACE_PYTHON)
+  find_package(Python3 COMPONENTS Interpreter)
+  set(MILLRACE_PYTHON "${Python3_EXECUTABLE}")
+endif()

@@ -159,6 +159,8 @@ TEST_P(EveryCall, FailingInCommitKeepsAWholeObject) {
     EXPECT_TRUE(read_all(rig.storage, "a") == (renamed ? rig.new_bytes : rig.old_bytes));
     if (!GetParam().forever) {
       EXPECT_EQ(rig.leftovers(".tmp"), 0U);
+      const bool keeps_old = failed->op == FileOp::kFsyncDir || failed->op == FileOp::kUnlink;
+      EXPECT_EQ(rig.leftovers(".trash"), keeps_old ? 1U : 0U);
     }
 
     rig.storage.prepare();

@@ -1,0 +1,35 @@
+// MemoryStorage: objects in memory, with the semantics of every Storage. For tests, and for a host
+// that wants a checkpoint as bytes. "Durable" means: as long as this object lives.
+//
+// Calls may come from any thread. The lock is held only to look up and to swap an object, never
+// while an image is being waited for. An opened object keeps its bytes alive, also after this
+// storage is gone.
+#pragma once
+
+#include <map>
+#include <mutex>
+
+#include "millrace/io/storage.h"
+
+namespace millrace {
+
+class MemoryStorage final : public Storage {
+ public:
+  std::string location() const override { return "memory:"; }
+  std::vector<std::string> prepare() override { return {}; }
+  CommitTimes commit(std::string_view name, FileImage& image) override;
+  std::unique_ptr<StoredObject> open(std::string_view name) const override;
+  std::vector<ObjectInfo> list() const override;
+  void retire(std::string_view name) override;
+
+ private:
+  struct Entry {
+    std::shared_ptr<const std::vector<std::byte>> bytes;
+    std::int64_t modified_ns = 0;
+  };
+  mutable std::mutex mutex_;
+  std::map<std::string, Entry, std::less<>> entries_;
+  std::int64_t last_modified_ns_ = 0;  // strictly increasing, also when the clock is not
+};
+
+}  // namespace millrace

@@ -39,7 +39,9 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 }  // namespace
 
 ConfigError::ConfigError(std::string key, const std::string& problem, std::string nearest)
-    : Error(config_text(key, problem, nearest)), key_(std::move(key)), nearest_(std::move(nearest)) {}
+    : Error(config_text(key, problem, nearest)),
+      key_(std::move(key)),
+      nearest_(std::move(nearest)) {}
 
 StorageError::StorageError(std::string operation, std::string path, int error_number,
                            const std::string& detail)

@@ -36,7 +36,8 @@ class ConfigError : public Error {
 // A storage operation failed. what() is "<operation> <path>: <errno text>[: detail]".
 class StorageError : public Error {
  public:
-  StorageError(std::string operation, std::string path, int error_number, const std::string& detail = {});
+  StorageError(std::string operation, std::string path, int error_number,
+               const std::string& detail = {});
   const std::string& operation() const noexcept { return operation_; }
   const std::string& path() const noexcept { return path_; }
   int error_number() const noexcept { return error_number_; }

@@ -1,8 +1,9 @@
 // The inbox: the one door through which other threads reach the train context.
 //
-// I/O completions, stop requests and on-demand saves are posted here from any thread. The loop calls
-// deliver() once per iteration, between AfterTrainIter and the next BeforeTrainIter, and there alone
-// they become events: hooks keep their order, and a loop whose hooks are all inline starves nobody.
+// I/O completions, stop requests and on-demand saves are posted here from any thread. The loop
+// calls deliver() once per iteration, between AfterTrainIter and the next BeforeTrainIter, and
+// there alone they become events: hooks keep their order, and a loop whose hooks are all inline
+// starves nobody.
 #pragma once
 
 #include <asio/any_io_executor.hpp>

@@ -1,8 +1,9 @@
 // The I/O pool: the threads that write, hash, unlink and upload while training goes on.
 //
-// Its threads run at low CPU and I/O priority, so that they take what the step leaves. They copy bytes
-// and call system functions; they never call a LibTorch operation. Jobs start in submission order; with
-// more than one thread they may overlap. Owned by the host or by run(); several runners may share one.
+// Its threads run at low CPU and I/O priority, so that they take what the step leaves. They copy
+// bytes and call system functions; they never call a LibTorch operation. Jobs start in submission
+// order; with more than one thread they may overlap. Owned by the host or by run(); several runners
+// may share one.
 #pragma once
 
 #include <asio/any_io_executor.hpp>
@@ -16,7 +17,7 @@ class IoPool {
  public:
   struct Options {
     std::size_t threads = 2;
-    bool low_priority = true;   // nice 10 and the lowest best-effort I/O level; failures are ignored
+    bool low_priority = true;  // nice 10 and the lowest best-effort I/O level; failures are ignored
     std::string name = "mr-io";  // thread names are <name>-<index>
   };
 

@@ -1,0 +1,218 @@
+#include "millrace/runtime/torch/state_dict.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "millrace/runtime/async/error.h"
+#include "millrace/runtime/engine/checkpoint_file.h"
+#include "millrace/runtime/torch/tensor_bytes.h"
+
+namespace millrace {
+namespace {
+
+template <class Sizes>
+std::string shape_text(const Sizes& sizes) {
+  std::string text = "[";
+  for (const std::int64_t size : sizes) {
+    if (text.size() > 1) text += ", ";
+    text += std::to_string(size);
+  }
+  return text + "]";
+}
+
+std::string name_list(const std::vector<std::string>& names) {
+  constexpr std::size_t kShown = 5;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i) {
+    text += (i > 0 ? ", " : "") + names[i];
+  }
+  if (names.size() > kShown) text += " and " + std::to_string(names.size() - kShown) + " more";
+  return text;
+}
+
+bool same_shape(const at::Tensor& tensor, const pickle::TensorRef& leaf) {
+  return std::equal(leaf.sizes.begin(), leaf.sizes.end(), tensor.sizes().begin(),
+                    tensor.sizes().end());
+}
+
+}  // namespace
+
+struct StorageTable::Held {
+  std::vector<at::Tensor> tensors;
+};
+
+pickle::Value StorageTable::add(const at::Tensor& tensor, Mutation mutation) {
+  if (!held_) held_ = std::make_shared<Held>();
+  const auto bytes = storage_bytes(tensor);
+  const void* const key = tensor.storage().unsafeGetStorageImpl();
+  const auto [place, fresh] = index_.emplace(key, storages_.size());
+  if (fresh) {
+    storages_.push_back({bytes, mutation});
+    held_->tensors.push_back(tensor.detach());
+  } else if (mutation == Mutation::kAnyTime) {
+    storages_[place->second].mutation = mutation;
+  }
+  pickle::TensorRef leaf;
+  leaf.storage_key = std::to_string(place->second);
+  leaf.dtype = dtype_of(tensor);
+  leaf.storage_numel = static_cast<std::int64_t>(bytes.size() / dtype_size(leaf.dtype));
+  leaf.offset = tensor.storage_offset();
+  leaf.sizes.assign(tensor.sizes().begin(), tensor.sizes().end());
+  leaf.strides.assign(tensor.strides().begin(), tensor.strides().end());
+  return pickle::make_tensor(leaf);
+}
+
+std::vector<CapturedStorage> StorageTable::storages() const { return storages_; }
+std::shared_ptr<const void> StorageTable::handles() const { return held_; }
+
+pickle::Value optimizer_tree(const Optimizer& optimizer, StorageTable& storages) {
+  pickle::Value states = pickle::Value::dict();
+  pickle::Value indices = pickle::Value::list();
+  for (std::size_t i = 0; i < optimizer.parameters().size(); ++i) {
+    storages.add(optimizer.parameters()[i], Mutation::kBehindGate);
+    const auto tensors = optimizer.state(i);
+    if (!tensors.empty()) {
+      pickle::Value state = pickle::Value::dict();
+      for (const auto& [name, tensor] : tensors) {
+        state.set(name, storages.add(tensor, Mutation::kBehindGate));
+      }
+      states.set(static_cast<std::int64_t>(i), std::move(state));
+    }
+    indices.append(static_cast<std::int64_t>(i));
+  }
+  pickle::Value group = optimizer.group();
+  group.set("params", std::move(indices));
+  pickle::Value groups = pickle::Value::list();
+  groups.append(std::move(group));
+  pickle::Value tree = pickle::Value::dict();
+  tree.set("state", std::move(states));
+  tree.set("param_groups", std::move(groups));
+  return tree;
+}
+
+pickle::Value model_tree(const Model& model, StorageTable& storages) {
+  pickle::Value tree = pickle::Value::ordered_dict();
+  for (const Model::Entry& entry : model.entries()) {
+    // Forward changes buffers (BatchNorm), so they cannot wait for the gate.
+    const Mutation mutation = entry.buffer ? Mutation::kAnyTime : Mutation::kBehindGate;
+    tree.set(entry.name, storages.add(*entry.tensor, mutation));
+  }
+  pickle::Value metadata = pickle::Value::ordered_dict();
+  for (const Model::Version& module : model.versions()) {
+    pickle::Value version = pickle::Value::dict();
+    version.set("version", module.version);
+    metadata.set(module.module, std::move(version));
+  }
+  pickle::set_attribute(tree, "_metadata", std::move(metadata));
+  return tree;
+}
+
+std::string ModelMatch::text() const {
+  std::string text = "the model and the loaded state dict do not match exactly";
+  if (!mismatched.empty()) text += "; size mismatch: " + name_list(mismatched);
+  if (!unexpected.empty()) text += "; unexpected keys: " + name_list(unexpected);
+  if (!missing.empty()) text += "; missing keys: " + name_list(missing);
+  return text;
+}
+
+ModelMatch match_model(const Model& model, const pickle::Value& state_dict) {
+  ModelMatch match;
+  std::map<std::string, pickle::TensorRef> leaves;
+  if (const auto* pairs = state_dict.as_mapping()) {
+    for (const auto& [key, value] : *pairs) {
+      const std::string* name = key.as_string();
+      const auto leaf = pickle::as_tensor(value);
+      if (name == nullptr || !leaf) continue;
+      const bool wrapped = name->starts_with("module.");
+      leaves.emplace(wrapped ? name->substr(7) : *name, *leaf);
+    }
+  }
+  std::set<std::string> used;
+  for (Model::Entry& entry : model.entries()) {
+    const auto found = leaves.find(entry.name);
+    if (found == leaves.end()) {
+      // Old files lack this counter; the reference tolerates it too.
+      if (!entry.name.ends_with("num_batches_tracked")) match.missing.push_back(entry.name);
+      continue;
+    }
+    used.insert(entry.name);
+    if (same_shape(*entry.tensor, found->second)) {
+      match.pairs.push_back({std::move(entry), found->second});
+    } else {
+      match.mismatched.push_back(entry.name + ": file " + shape_text(found->second.sizes) +
+                                 ", model " + shape_text(entry.tensor->sizes()));
+    }
+  }
+  for (const auto& [name, leaf] : leaves) {
+    if (!used.contains(name)) match.unexpected.push_back(name);
+  }
+  return match;
+}
+
+namespace {
+
+// One parameter's state in the file, checked against the parameter.
+Optimizer::NamedTensors read_state(const Optimizer& optimizer, std::size_t i,
+                                   const pickle::Value& state, const CheckpointFile& file) {
+  Optimizer::NamedTensors tensors;
+  const std::string where = "optimizer state of parameter " + std::to_string(i);
+  for (const std::string& name : optimizer.state_names()) {
+    const pickle::Value* value = state.find(name);
+    const auto leaf = value != nullptr ? pickle::as_tensor(*value) : std::nullopt;
+    if (!leaf) {
+      throw CheckpointError(file.path(), where + " lacks the tensor '" + name +
+                                             "': it was saved by another kind of optimizer");
+    }
+    if (!leaf->sizes.empty() && !same_shape(optimizer.parameters()[i], *leaf)) {
+      throw CheckpointError(file.path(), where + ", '" + name + "', has shape " +
+                                             shape_text(leaf->sizes) + ", the parameter " +
+                                             shape_text(optimizer.parameters()[i].sizes()));
+    }
+    tensors.emplace_back(name, tensor_over(file, *leaf));
+  }
+  return tensors;
+}
+
+}  // namespace
+
+void load_optimizer_tree(Optimizer& optimizer, const CheckpointFile& file, StateGate& gate) {
+  const pickle::Value* tree = file.root().find("optimizer");
+  const pickle::Value* groups = tree != nullptr ? tree->find("param_groups") : nullptr;
+  const pickle::Value* states = tree != nullptr ? tree->find("state") : nullptr;
+  const auto* group_items = groups != nullptr ? groups->as_sequence() : nullptr;
+  if (group_items == nullptr || states == nullptr || states->as_mapping() == nullptr) {
+    throw CheckpointError(file.path(), "its 'optimizer' has no 'state' and 'param_groups'");
+  }
+  if (group_items->size() != 1) {
+    throw CheckpointError(file.path(), "its optimizer has " + std::to_string(group_items->size()) +
+                                           " parameter groups, this run has 1");
+  }
+  const pickle::Value* params = group_items->front().find("params");
+  const auto* indices = params != nullptr ? params->as_sequence() : nullptr;
+  const std::size_t count = indices != nullptr ? indices->size() : 0;
+  if (count != optimizer.parameters().size()) {
+    throw CheckpointError(file.path(), "its optimizer has " + std::to_string(count) +
+                                           " parameters, this model has " +
+                                           std::to_string(optimizer.parameters().size()));
+  }
+  std::vector<Optimizer::NamedTensors> loaded(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const pickle::Value* state = states->find((*indices)[i]);
+    if (state != nullptr) loaded[i] = read_state(optimizer, i, *state, file);
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    if (loaded[i].empty()) {
+      optimizer.clear_state(i, gate);
+    } else {
+      optimizer.load_state(i, loaded[i], gate);
+    }
+  }
+  optimizer.load_group(group_items->front());
+}
+
+}  // namespace millrace

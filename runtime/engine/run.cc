@@ -8,8 +8,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 #include <string>
-#include <unistd.h>
+#include <system_error>
+#include <utility>
 
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/async/train_context.h"
@@ -88,6 +90,16 @@ void run_or_throw(Runner& runner, RunCommand command) {
 
 int run(Runner& runner, RunCommand command) {
   try {
+    run_or_throw(runner, command);
+    return 0;
+  } catch (const std::exception& error) {
+    return report_error(error);
+  }
+}
+
+int run(RunOptions options, Parts parts, RunCommand command) {
+  try {
+    Runner runner(std::move(options), std::move(parts));
     run_or_throw(runner, command);
     return 0;
   } catch (const std::exception& error) {

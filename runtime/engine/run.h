@@ -15,6 +15,8 @@ struct RunCommand {
 // during a long step. Returns the program's exit code: 0 after a complete or a stopped run, 2 for a
 // ConfigError, 1 for every other error, which is printed to standard error.
 int run(Runner& runner, RunCommand command = {});
+// Makes the runner too, so that wrong options are reported the same way.
+int run(RunOptions options, Parts parts, RunCommand command = {});
 
 // The same, with the error thrown instead of printed.
 void run_or_throw(Runner& runner, RunCommand command = {});

@@ -1,0 +1,21 @@
+// Everything a program needs: include this, and LibTorch for the model.
+#pragma once
+
+#include "millrace/events/checkpoint_events.h"
+#include "millrace/events/event_bus.h"
+#include "millrace/events/stage_events.h"
+#include "millrace/hooks/checkpoint_report_hook.h"
+#include "millrace/hooks/default_hooks.h"
+#include "millrace/hooks/progress_hook.h"
+#include "millrace/hooks/trace_hook.h"
+#include "millrace/io/local_storage.h"
+#include "millrace/io/memory_storage.h"
+#include "millrace/runtime/async/error.h"
+#include "millrace/runtime/engine/message_hub.h"
+#include "millrace/runtime/engine/run.h"
+#include "millrace/runtime/engine/run_context.h"
+#include "millrace/runtime/engine/runner.h"
+#include "millrace/runtime/engine/state_gate.h"
+#include "millrace/runtime/engine/version.h"
+#include "millrace/runtime/torch/single_device.h"
+#include "millrace/runtime/torch/tensor_dataset.h"

@@ -1,10 +1,8 @@
 // LocalStorage: objects as files of one directory, written by a protocol that a crash cannot break.
 //
-//   <directory>/epoch_3.pth                         committed objects: every regular file whose
-//   name
-//                                                   has no leading dot
-//   <directory>/.epoch_3.pth.<16 hex>.tmp           being written
-//   <directory>/.epoch_3.pth.<16 hex>.trash         being removed
+//   <directory>/epoch_3.pth                   an object: any regular file without a leading dot
+//   <directory>/.epoch_3.pth.<16 hex>.tmp     being written
+//   <directory>/.epoch_3.pth.<16 hex>.trash   being removed
 //
 // Commit. After a crash (kill, or power loss on a file system that honours fsync) at a step, this
 // is what is there:
@@ -22,8 +20,7 @@
 // is. On one without hard links, step 3 is left out. A trash name that step 6 cannot remove is no
 // failure of the commit; it is swept.
 //
-// Retire: rename(final, trash), fsync(directory), unlink(trash). A crash leaves the object or
-// trash.
+// Retire: rename(final, trash), fsync(directory), unlink(trash). A crash leaves either.
 //
 // Failures throw StorageError after the temp file was removed; nothing is tried again except calls
 // that were interrupted. A failed fdatasync in particular is final: a later commit starts a new

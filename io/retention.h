@@ -4,14 +4,11 @@
 // It differs from the reference in when things happen, not in what is kept:
 //
 //  * an id enters the list when its file is committed, so a failed save takes no slot, and the
-//  oldest
-//    file is given up only after its successor is durable (max_keep_ckpts = 1 is safe);
-//  * saving the newest id again rotates nothing. An older id that is saved again (another branch
-//  came
-//    by) moves to the end, so that a file is never both listed and given up;
-//  * restoring a longer list, as after lowering max_keep_ckpts, shortens the list at once but gives
-//  the
-//    surplus up with the next commit.
+//    oldest file goes only after its successor is durable (max_keep_ckpts = 1 is safe);
+//  * saving the newest id again rotates nothing. An older id that is saved again (by another
+//    branch) moves to the end, so that a file is never both listed and given up;
+//  * restoring a longer list, as after lowering max_keep_ckpts, shortens the list at once but
+//    gives the surplus up with the next commit.
 //
 // A small value without threads: copy it to look ahead.
 #pragma once

@@ -58,7 +58,7 @@ void Observers::run() {
       queue.reset();  // it may be the last owner: the callable is not destroyed under the lock
       lock.lock();
     } else if (closer_) {
-      Resume closer = std::exchange(closer_, Resume());
+      Resumption closer = std::exchange(closer_, Resumption());
       lock.unlock();
       closer();
       return;
@@ -104,7 +104,7 @@ void Observers::call(ObserverQueue& queue) noexcept {
 Task<> Observers::close() {
   while (thread_.joinable()) {
     if (std::exchange(closing_, true)) throw Error("event bus: close() is already awaited");
-    auto ask = [this](Resume resume) {
+    auto ask = [this](Resumption resume) {
       {
         const std::lock_guard lock(mutex_);
         closer_ = std::move(resume);

@@ -72,7 +72,7 @@ class Observers {
   mutable std::mutex mutex_;  // guards what follows; never held during a call
   std::condition_variable changed_;
   std::vector<std::shared_ptr<ObserverQueue>> queues_;
-  Resume closer_;  // set while close() waits
+  Resumption closer_;  // set while close() waits
   std::exception_ptr first_error_;
   std::atomic<std::uint64_t> errors_{0};
 };

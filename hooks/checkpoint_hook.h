@@ -32,8 +32,8 @@ struct CheckpointHookOptions {
   bool save_optimizer = true;        // without it, files cannot be resumed
   bool save_param_scheduler = true;
   std::int64_t max_keep_ckpts = -1;  // newest files that are kept; below 1: all
-  std::filesystem::path out_dir;     // default: work_dir; else out_dir/<last component of work_dir>
-  std::string filename_tmpl;         // default epoch_{}.pth or iter_{}.pth
+  std::filesystem::path out_dir = {};     // default: work_dir; else out_dir/<last component of work_dir>
+  std::string filename_tmpl = {};         // default epoch_{}.pth or iter_{}.pth
   StageMode mode = StageMode::kAuto;
 };
 

@@ -8,7 +8,7 @@
 namespace millrace {
 
 struct DefaultHookOptions {
-  LoggerHookOptions logger;
+  LoggerHookOptions logger = {};
   CheckpointHookOptions checkpoint{.interval = 1};
 };
 

@@ -18,7 +18,7 @@ struct Inbox::Impl {
   }
 
   // A notice may have come between the caller's look and its suspension: then wake it at once.
-  void park(Resume resume) {
+  void park(Resumption resume) {
     const std::lock_guard lock(mutex);
     if (notices.empty()) {
       waiter = std::move(resume);
@@ -34,7 +34,7 @@ struct Inbox::Impl {
 
   mutable std::mutex mutex;
   std::deque<Notice> notices;
-  Resume waiter;
+  Resumption waiter;
 };
 
 // A waiter is resumed on its own executor, which is the train context by contract.
@@ -42,11 +42,11 @@ Inbox::Inbox(asio::any_io_executor) : impl_(std::make_unique<Impl>()) {}
 Inbox::~Inbox() = default;
 
 void Inbox::post(Notice notice) {
-  Resume waiter;
+  Resumption waiter;
   {
     const std::lock_guard lock(impl_->mutex);
     impl_->notices.push_back(std::move(notice));
-    waiter = std::exchange(impl_->waiter, Resume());
+    waiter = std::exchange(impl_->waiter, Resumption());
   }
   if (waiter) waiter();
 }
@@ -63,7 +63,7 @@ Task<> Inbox::deliver() {
 Task<> Inbox::wait() {
   if (!empty()) co_return;
   impl_->check_no_waiter();
-  auto park = [this](Resume resume) { impl_->park(std::move(resume)); };
+  auto park = [this](Resumption resume) { impl_->park(std::move(resume)); };
   co_await suspend(park);
 }
 

@@ -7,7 +7,7 @@
 namespace millrace {
 
 Task<> post_and_wait(asio::any_io_executor pool, std::function<void()> job) {
-  auto send = [&pool, &job](Resume resume) {
+  auto send = [&pool, &job](Resumption resume) {
     // The job is a reference into the suspended frame, which outlives the call to resume().
     asio::post(pool, [&job, resume = std::move(resume)]() mutable {
       job();

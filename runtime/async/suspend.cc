@@ -11,7 +11,7 @@ namespace millrace {
 namespace {
 
 template <class Handler>
-class ParkedHandler final : public Resume::Parked {
+class ParkedHandler final : public Resumption::Parked {
  public:
   explicit ParkedHandler(Handler handler) : handler_(std::move(handler)) {}
 
@@ -29,10 +29,10 @@ class ParkedHandler final : public Resume::Parked {
 
 }  // namespace
 
-Task<> suspend(std::function<void(Resume)> registrar) {
+Task<> suspend(std::function<void(Resumption)> registrar) {
   auto start = [&registrar](auto handler) {
     using Parked = ParkedHandler<decltype(handler)>;
-    registrar(Resume(std::make_unique<Parked>(std::move(handler))));
+    registrar(Resumption(std::make_unique<Parked>(std::move(handler))));
   };
   co_await asio::async_initiate<const asio::use_awaitable_t<>, void()>(start, asio::use_awaitable);
 }

@@ -25,7 +25,7 @@ struct TaskScope::Impl {
   std::stop_source stop;
   std::size_t active = 0;
   std::exception_ptr first_error;
-  Resume joiner;
+  Resumption joiner;
 };
 
 TaskScope::TaskScope(asio::any_io_executor executor)
@@ -53,7 +53,7 @@ Task<> TaskScope::join() {
   const std::shared_ptr<Impl> impl = impl_;
   if (impl->joiner) throw Error("task scope: join() is already awaited");
   while (impl->active != 0) {
-    auto park = [&impl](Resume resume) { impl->joiner = std::move(resume); };
+    auto park = [&impl](Resumption resume) { impl->joiner = std::move(resume); };
     co_await suspend(park);
   }
   if (impl->stop.stop_requested()) impl->stop = std::stop_source();

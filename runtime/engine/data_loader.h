@@ -19,7 +19,7 @@ struct LoaderOptions {
   std::int64_t batch_size = 1;
   bool shuffle = false;
   bool drop_last = false;
-  std::optional<std::uint64_t> seed;  // default: the run's seed
+  std::optional<std::uint64_t> seed = {};  // default: the run's seed
 };
 
 struct LoaderPosition {

@@ -57,7 +57,7 @@ class ParamSchedule {
 struct LinearLrOptions {
   double start_factor = 1.0 / 3;
   double end_factor = 1.0;
-  ScheduleSpan span;
+  ScheduleSpan span = {};
 };
 std::unique_ptr<ParamSchedule> linear_lr(LinearLrOptions options);
 

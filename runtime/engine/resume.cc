@@ -107,7 +107,7 @@ FoundCheckpoint find_newest(const std::vector<CheckpointStore*>& stores) {
       best = std::move(scan);
     }
   }
-  if (best_store != nullptr) found.file = best_store->read(best.name);
+  if (best_store != nullptr) found.file = CheckpointFile::read(best_store->data(), best.name);
   return found;
 }
 

@@ -64,7 +64,7 @@ Progress first_progress(const RunOptions& options, const DataLoader& train) {
   return at;
 }
 
-void create_directory(const std::filesystem::path& path) {
+void make_folder(const std::filesystem::path& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
   if (error) {
@@ -120,7 +120,7 @@ struct Runner::Impl {
 namespace {
 
 Logger::Options logger_options(const RunOptions& options, const std::filesystem::path& log_dir) {
-  create_directory(log_dir);
+  make_folder(log_dir);
   Logger::Options log;
   log.level = options.log_level;
   log.console = options.log_console;

@@ -52,21 +52,21 @@ class Resume {
 };
 
 struct RunOptions {
-  std::filesystem::path work_dir;      // required; created
+  std::filesystem::path work_dir = {};      // required; created
   std::int64_t max_epochs = 0;         // exactly one of max_epochs and max_iters is above 0
   std::int64_t max_iters = 0;
   std::int64_t val_begin = 1;
-  std::optional<std::int64_t> val_interval;  // default 1 epoch, or 1000 iterations
-  std::optional<std::uint64_t> seed;         // default: drawn, logged and saved
-  std::string experiment_name;               // default: the time of the start
-  std::string load_from;                     // weights to start from
-  Resume resume;
+  std::optional<std::int64_t> val_interval = {};  // default 1 epoch, or 1000 iterations
+  std::optional<std::uint64_t> seed = {};         // default: drawn, logged and saved
+  std::string experiment_name = {};               // default: the time of the start
+  std::string load_from = {};                     // weights to start from
+  Resume resume = {};
   LogLevel log_level = LogLevel::kInfo;
   bool log_console = true;
-  LogProcessorOptions log_processor;
-  std::function<void(LogLevel, std::string_view)> log_sink;  // every line, for hosts
-  std::string config_text;                                   // kept in meta.cfg
-  IoPool::Options io;                                        // the runner's own pool ...
+  LogProcessorOptions log_processor = {};
+  std::function<void(LogLevel, std::string_view)> log_sink = {};  // every line, for hosts
+  std::string config_text = {};                                   // kept in meta.cfg
+  IoPool::Options io = {};                                        // the runner's own pool ...
   IoPool* shared_io = nullptr;                               // ... unless the host lends one
 };
 

@@ -63,7 +63,8 @@ tidy: ## clang-tidy over the part without LibTorch (slow)
 	@printf '%s\n' $(filter runtime/% events/% io/% hooks/%, \
 	  $(filter-out runtime/torch/%, $(filter %.cc, $(OUR_CPP)))) | \
 	  xargs -P $(JOBS) -n 1 $(CLANG_TIDY) --quiet -p build/lean \
-	    --extra-arg=-DASIO_HAS_CO_AWAIT=1 --extra-arg=-DASIO_HAS_STD_COROUTINE=1
+	    --extra-arg=-DASIO_HAS_CO_AWAIT=1 --extra-arg=-DASIO_HAS_STD_COROUTINE=1 \
+	    --extra-arg=-Wno-unknown-warning-option
 
 format: ## lay out all sources
 	@$(CLANG_FORMAT) -i $(OUR_CPP)

@@ -113,12 +113,11 @@ void Channel::reclaim(Arrays& arrays) noexcept {
   arrays.stale = false;
 }
 
-Channel::Rest Channel::run_inline(const void* event) {
+Channel::Arrays* Channel::run_inline(const void* event) {
   if (depth_ >= kDepthLimit) too_deep();
   Arrays& arrays = *current_;
   ++depth_;
   ++arrays.pins;
-  Rest rest(*this, arrays);
   // The arrays are pinned: neither moves, and only the contents of a slot may change under the
   // walk.
   const Arrays::Slot* slot = arrays.slots.data();
@@ -126,10 +125,12 @@ Channel::Rest Channel::run_inline(const void* event) {
   try {
     for (; slot != end; ++slot) slot->run(slot->target, event);
   } catch (...) {
+    const Rest pinned(*this, arrays);  // unpins
     fail_at(arrays, slot - arrays.slots.data());
   }
-  if (arrays.inline_end != arrays.slots.size()) return rest;
-  return Rest();
+  if (arrays.inline_end != arrays.slots.size()) return &arrays;
+  unpin(arrays);
+  return nullptr;
 }
 
 bool Channel::Rest::next(const void* event) {

@@ -64,7 +64,9 @@ class Channel {
   // The pinned rest of a walk, from the first awaited subscriber on.
   class Rest {
    public:
-    Rest() = default;
+    // Takes over the pin of a run_inline() that did not finish.
+    Rest(Channel& channel, Arrays& arrays)
+        : channel_(&channel), arrays_(&arrays), at_(arrays.inline_end) {}
     Rest(Rest&& other) noexcept
         : channel_(std::exchange(other.channel_, nullptr)),
           arrays_(other.arrays_),
@@ -74,25 +76,20 @@ class Channel {
       if (channel_) channel_->unpin(*arrays_);
     }
 
-    explicit operator bool() const noexcept { return channel_ != nullptr; }
     bool next(const void* event);     // runs up to the next awaited subscriber; false: that was all
     Task<> start(const void* event);  // the awaited subscriber that next() stopped at
     [[noreturn]] void fail() const;   // while handling what that subscriber threw: wraps it
 
    private:
-    friend class Channel;
-    Rest(Channel& channel, Arrays& arrays)
-        : channel_(&channel), arrays_(&arrays), at_(arrays.inline_end) {}
-
-    Channel* channel_ = nullptr;
-    Arrays* arrays_ = nullptr;
-    std::size_t at_ = 0;
+    Channel* channel_;
+    Arrays* arrays_;
+    std::size_t at_;
     bool started_ = false;
   };
 
-  // Starts a walk: runs the subscribers before the first awaited one. Empty when there is none.
-  // A subscriber's exception ends the walk as a HookError.
-  Rest run_inline(const void* event);
+  // Starts a walk: runs the subscribers before the first awaited one. Null when that was all; else
+  // the pinned arrays, for a Rest. A subscriber's exception ends the walk as a HookError.
+  Arrays* run_inline(const void* event);
 
  private:
   friend class Subscription;

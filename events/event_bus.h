@@ -38,9 +38,9 @@ template <class E>
 class Publisher {
  public:
   Publishing publish(const E& event) const {
-    Channel::Rest rest = channel_->run_inline(std::addressof(event));
-    if (!rest) return Publishing();
-    return Publishing(run_rest(std::move(rest), event));
+    auto* arrays = channel_->run_inline(std::addressof(event));
+    if (!arrays) return Publishing();
+    return Publishing(run_rest(Channel::Rest(*channel_, *arrays), event));
   }
 
   // Whether a publish would reach anyone; for payloads that cost something to make.

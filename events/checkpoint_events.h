@@ -1,5 +1,5 @@
-// What happens to checkpoints, and stop requests. Completions of background I/O reach the loop through
-// the inbox, so these events are published on the train context like all others.
+// What happens to checkpoints, and stop requests. Completions of background I/O reach the loop
+// through the inbox, so these events are published on the train context like all others.
 #pragma once
 
 #include <chrono>
@@ -101,8 +101,8 @@ struct CheckpointPublished {
   Owned own() const { return row; }
 };
 
-// Someone asked the run to end: a signal, the host, a hook. Published once, at the next yield of the
-// loop; the iteration under way has finished.
+// Someone asked the run to end: a signal, the host, a hook. Published once, at the next yield of
+// the loop; the iteration under way has finished.
 struct StopRequested {
   static constexpr std::string_view kName = "stop_requested";
   struct Owned {

@@ -1,9 +1,11 @@
-// The stage events: the 22 points of a run, by the names of the reference, plus BeforeOptimizerStep.
+// The stage events: the 22 points of a run, by the names of the reference, plus
+// BeforeOptimizerStep.
 //
 // Counters keep the reference's meaning, the source of most off-by-one errors:
-//  * Progress::epoch and ::iter are 0-based and count what is *finished*, so during an epoch they are
-//    the index of the one being trained. iter grows after AfterTrainIter, epoch after AfterTrainEpoch;
-//    in the validation that follows the first epoch, epoch is already 1.
+//  * Progress::epoch and ::iter are 0-based and count what is *finished*, so during an epoch they
+//  are
+//    the index of the one being trained. iter grows after AfterTrainIter, epoch after
+//    AfterTrainEpoch; in the validation that follows the first epoch, epoch is already 1.
 //  * batch_idx is the index inside the epoch; in the iteration loop it equals iter.
 //
 // Every event is a view, valid during its dispatch. An event with an Owned type can be taken by
@@ -66,7 +68,8 @@ struct MetricValue {
   double value = 0;
 };
 
-// ---- run -------------------------------------------------------------------------------------------
+// ---- run
+// -------------------------------------------------------------------------------------------
 
 struct BeforeRun {
   static constexpr std::string_view kName = "before_run";
@@ -87,7 +90,8 @@ struct BeforeSaveCheckpoint {
   CheckpointContent& content;
 };
 
-// ---- training --------------------------------------------------------------------------------------
+// ---- training
+// --------------------------------------------------------------------------------------
 
 struct BeforeTrain {
   static constexpr std::string_view kName = "before_train";
@@ -130,7 +134,8 @@ struct AfterTrainIter {
   Owned own() const { return {at, batch_idx}; }
 };
 
-// ---- validation and test ---------------------------------------------------------------------------
+// ---- validation and test
+// ---------------------------------------------------------------------------
 
 struct BeforeVal {
   static constexpr std::string_view kName = "before_val";

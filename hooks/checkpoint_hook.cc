@@ -23,8 +23,9 @@ void check_template(const std::string& text) {
                       "'" + text + "' needs exactly one {} for the number");
   }
   if (!text.ends_with(".pth") || text.find('/') != std::string::npos) {
-    throw ConfigError("CheckpointHook.filename_tmpl",
-                      "'" + text + "' must be a file name ending in .pth, or resume cannot find it");
+    throw ConfigError(
+        "CheckpointHook.filename_tmpl",
+        "'" + text + "' must be a file name ending in .pth, or resume cannot find it");
   }
 }
 
@@ -104,7 +105,8 @@ Task<> CheckpointHook::after_train_iter(const AfterTrainIter& event) {
 Task<> CheckpointHook::on_stop(const StopRequested& event) {
   const Progress& at = event.at;
   if (at.iter == 0 || run_->checkpointer.last_saved_iter() == at.iter) co_return;
-  run_->log.info("Saving checkpoint at " + std::to_string(at.iter) + " iterations, before stopping");
+  run_->log.info("Saving checkpoint at " + std::to_string(at.iter) +
+                 " iterations, before stopping");
   const bool epoch_finished = at.by_epoch && at.iter == at.epoch * at.epoch_length;
   if (!options_.by_epoch) {
     co_await save(at.iter, at.epoch, at.iter, "stop");
@@ -180,7 +182,8 @@ void CheckpointHook::failed(const CheckpointFailed& event) { pending_.erase(even
 std::string CheckpointHook::save_state() const {
   RecordWriter out;
   const LastN ahead = with_pending();
-  // With what the commit of this save gives up: should a crash come in between, the next run does it.
+  // With what the commit of this save gives up: should a crash come in between, the next run does
+  // it.
   out(saving_step_ >= 0 ? ahead.saved_after(saving_step_) : ahead.ids(), stop_files_);
   return std::move(out).take();
 }

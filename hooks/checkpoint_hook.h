@@ -1,8 +1,8 @@
 // CheckpointHook: when to save, under which name, and which older files to give up.
 //
 // Names, defaults, numbering and texts are the reference's. Different on purpose: files are removed
-// only after their successor is durable, and off the train thread; a run that is stopped saves where
-// it stopped; options that cannot work are refused at construction.
+// only after their successor is durable, and off the train thread; a run that is stopped saves
+// where it stopped; options that cannot work are refused at construction.
 //
 // How a save is made is the Checkpointer's part. Train context.
 #pragma once
@@ -27,19 +27,21 @@ class CheckpointStore;
 struct CheckpointHookOptions {
   std::int64_t interval = -1;  // epochs or iterations between saves; below 1: none by interval
   bool by_epoch = true;
-  std::int64_t save_begin = 0;       // first epoch or iteration that is saved; 0: the interval's first
-  bool save_last = true;             // also after the last epoch or iteration
-  bool save_optimizer = true;        // without it, files cannot be resumed
+  std::int64_t save_begin = 0;  // first epoch or iteration that is saved; 0: the interval's first
+  bool save_last = true;        // also after the last epoch or iteration
+  bool save_optimizer = true;   // without it, files cannot be resumed
   bool save_param_scheduler = true;
   std::int64_t max_keep_ckpts = -1;  // newest files that are kept; below 1: all
-  std::filesystem::path out_dir = {};     // default: work_dir; else out_dir/<last component of work_dir>
-  std::string filename_tmpl = {};         // default epoch_{}.pth or iter_{}.pth
+  std::filesystem::path out_dir =
+      {};                          // default: work_dir; else out_dir/<last component of work_dir>
+  std::string filename_tmpl = {};  // default epoch_{}.pth or iter_{}.pth
   StageMode mode = StageMode::kAuto;
 };
 
 class CheckpointHook final : public Hook {
  public:
-  // Throws ConfigError: a negative save_begin, a template without exactly one {} or not ending in .pth.
+  // Throws ConfigError: a negative save_begin, a template without exactly one {} or not ending in
+  // .pth.
   explicit CheckpointHook(CheckpointHookOptions options);
 
   std::string_view name() const override { return "CheckpointHook"; }
@@ -74,9 +76,9 @@ class CheckpointHook final : public Hook {
   CheckpointStore* store_ = nullptr;
   LastN kept_;
   bool state_loaded_ = false;
-  std::map<std::string, Pending> pending_;   // by file name
-  std::vector<std::string> stop_files_;      // mid-epoch files, given up after the next regular one
-  std::int64_t saving_step_ = 0;             // for save_state(), which runs inside a save
+  std::map<std::string, Pending> pending_;  // by file name
+  std::vector<std::string> stop_files_;     // mid-epoch files, given up after the next regular one
+  std::int64_t saving_step_ = 0;            // for save_state(), which runs inside a save
 };
 
 }  // namespace millrace

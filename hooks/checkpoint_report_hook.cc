@@ -8,12 +8,15 @@
 namespace millrace {
 namespace {
 
-double milliseconds(Nanoseconds time) { return std::chrono::duration<double, std::milli>(time).count(); }
+double milliseconds(Nanoseconds time) {
+  return std::chrono::duration<double, std::milli>(time).count();
+}
 
 }  // namespace
 
 void CheckpointReportHook::subscribe(Subscriptions& on) {
-  on.every<BeforeTrain>([this](const BeforeTrain&) { started_ = std::chrono::steady_clock::now(); });
+  on.every<BeforeTrain>(
+      [this](const BeforeTrain&) { started_ = std::chrono::steady_clock::now(); });
   on.every<AfterTrain>([this](const AfterTrain&) {
     training_seconds_ =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
@@ -42,9 +45,10 @@ std::string CheckpointReportHook::table() const {
                   milliseconds(row.stall_call), milliseconds(row.stall_gate));
     text += line;
   }
-  std::snprintf(line, sizeof line,
-                "%zu checkpoints in %.1f s of training; saving took %.2f %% of the train thread's time",
-                rows_.size(), training_seconds_, 100 * stall_share());
+  std::snprintf(
+      line, sizeof line,
+      "%zu checkpoints in %.1f s of training; saving took %.2f %% of the train thread's time",
+      rows_.size(), training_seconds_, 100 * stall_share());
   return text + line;
 }
 

@@ -1,5 +1,5 @@
-// CheckpointReportHook: one table at the end of the run: every checkpoint, its size, how long it took
-// to become durable, and what it cost the training thread.
+// CheckpointReportHook: one table at the end of the run: every checkpoint, its size, how long it
+// took to become durable, and what it cost the training thread.
 //
 //   checkpoint     MiB   durable ms   stall in call ms   stall at gate ms
 #pragma once

@@ -12,8 +12,8 @@ struct DefaultHookOptions {
   CheckpointHookOptions checkpoint{.interval = 1};
 };
 
-// RuntimeInfoHook 10, IterTimerHook 50, DistSamplerSeedHook 50, LoggerHook 60, ParamSchedulerHook 70,
-// CheckpointHook 90. Remove one by name, add others with add().
+// RuntimeInfoHook 10, IterTimerHook 50, DistSamplerSeedHook 50, LoggerHook 60, ParamSchedulerHook
+// 70, CheckpointHook 90. Remove one by name, add others with add().
 HookList default_hooks(DefaultHookOptions options = {});
 
 }  // namespace millrace

@@ -8,7 +8,8 @@
 namespace millrace {
 namespace {
 
-double seconds_between(IterTimerHook::Clock::time_point first, IterTimerHook::Clock::time_point last) {
+double seconds_between(IterTimerHook::Clock::time_point first,
+                       IterTimerHook::Clock::time_point last) {
   return std::chrono::duration<double>(last - first).count();
 }
 
@@ -18,7 +19,7 @@ void IterTimerHook::attach(RunContext& run) { run_ = &run; }
 
 void IterTimerHook::subscribe(Subscriptions& on) {
   on.every<BeforeTrain>([this](const BeforeTrain&) { start(LoopMode::kTrain); });
-  on.every<BeforeTrainEpoch>([this](const BeforeTrainEpoch&) { 
+  on.every<BeforeTrainEpoch>([this](const BeforeTrainEpoch&) {
     timers_[static_cast<int>(LoopMode::kTrain)].last = Clock::now();
   });
   on.every<BeforeTrainIter>([this](const BeforeTrainIter&) { batch_ready(LoopMode::kTrain); });
@@ -27,14 +28,12 @@ void IterTimerHook::subscribe(Subscriptions& on) {
   });
   on.every<BeforeValEpoch>([this](const BeforeValEpoch&) { start(LoopMode::kVal); });
   on.every<BeforeValIter>([this](const BeforeValIter&) { batch_ready(LoopMode::kVal); });
-  on.every<AfterValIter>([this](const AfterValIter& e) {
-    finish(LoopMode::kVal, e.batches - e.batch_idx - 1);
-  });
+  on.every<AfterValIter>(
+      [this](const AfterValIter& e) { finish(LoopMode::kVal, e.batches - e.batch_idx - 1); });
   on.every<BeforeTestEpoch>([this](const BeforeTestEpoch&) { start(LoopMode::kTest); });
   on.every<BeforeTestIter>([this](const BeforeTestIter&) { batch_ready(LoopMode::kTest); });
-  on.every<AfterTestIter>([this](const AfterTestIter& e) {
-    finish(LoopMode::kTest, e.batches - e.batch_idx - 1);
-  });
+  on.every<AfterTestIter>(
+      [this](const AfterTestIter& e) { finish(LoopMode::kTest, e.batches - e.batch_idx - 1); });
 }
 
 void IterTimerHook::start(LoopMode mode) {

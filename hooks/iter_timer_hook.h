@@ -1,8 +1,8 @@
 // IterTimerHook: seconds per iteration and seconds waiting for data, and the time that is left.
 //
-// <mode>/data_time runs from the end of the previous iteration to the batch being there, <mode>/time
-// over the whole iteration. Info "eta", in seconds: mean time since this run started times what is
-// left, so a resumed run does not count work it did not do.
+// <mode>/data_time runs from the end of the previous iteration to the batch being there,
+// <mode>/time over the whole iteration. Info "eta", in seconds: mean time since this run started
+// times what is left, so a resumed run does not count work it did not do.
 #pragma once
 
 #include <array>

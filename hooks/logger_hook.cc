@@ -23,9 +23,8 @@ LoggerHook::LoggerHook(LoggerHookOptions options) : options_(options) {
 
 void LoggerHook::subscribe(Subscriptions& on) {
   on.every<AfterTrainIter>(&LoggerHook::after_train_iter, this);
-  on.every<AfterValIter>([this](const AfterValIter& e) {
-    after_iter(LoopMode::kVal, e.at, e.batch_idx, e.batches);
-  });
+  on.every<AfterValIter>(
+      [this](const AfterValIter& e) { after_iter(LoopMode::kVal, e.at, e.batch_idx, e.batches); });
   on.every<AfterTestIter>([this](const AfterTestIter& e) {
     after_iter(LoopMode::kTest, e.at, e.batch_idx, e.batches);
   });
@@ -46,8 +45,8 @@ void LoggerHook::after_train_iter(const AfterTrainIter& event) {
   const bool whole_interval = (event.batch_idx + 1) % options_.interval == 0;
   const bool short_epoch = at.epoch_length <= options_.interval;
   if (whole_interval || (epoch_end && (!options_.ignore_last || short_epoch))) {
-    run_->log.info(run_->log_processor.train_line(at, event.batch_idx,
-                                                  run_->strategy.peak_memory_mib()));
+    run_->log.info(
+        run_->log_processor.train_line(at, event.batch_idx, run_->strategy.peak_memory_mib()));
   }
 }
 

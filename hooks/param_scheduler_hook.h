@@ -1,6 +1,6 @@
-// ParamSchedulerHook: steps the learning-rate schedules, those by iteration after each iteration and
-// those by epoch after each epoch. It runs before CheckpointHook, so a checkpoint holds the rates of
-// the next step.
+// ParamSchedulerHook: steps the learning-rate schedules, those by iteration after each iteration
+// and those by epoch after each epoch. It runs before CheckpointHook, so a checkpoint holds the
+// rates of the next step.
 #pragma once
 
 #include <string_view>

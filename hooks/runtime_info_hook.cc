@@ -15,16 +15,19 @@ void RuntimeInfoHook::attach(RunContext& run) {
 void RuntimeInfoHook::subscribe(Subscriptions& on) {
   on.every<BeforeRun>(&RuntimeInfoHook::before_run, this);
   on.every<BeforeTrain>(&RuntimeInfoHook::before_train, this);
-  on.every<BeforeTrainEpoch>([this](const BeforeTrainEpoch& e) { run_->hub.info("epoch") = e.at.epoch; });
+  on.every<BeforeTrainEpoch>(
+      [this](const BeforeTrainEpoch& e) { run_->hub.info("epoch") = e.at.epoch; });
   on.every<BeforeTrainIter>(&RuntimeInfoHook::before_train_iter, this);
   on.every<AfterTrainIter>(&RuntimeInfoHook::after_train_iter, this);
   on.every<AfterTrain>([this](const AfterTrain&) { leave(); });
   on.every<BeforeVal>([this](const BeforeVal&) { enter(LoopMode::kVal); });
   on.every<AfterVal>([this](const AfterVal&) { leave(); });
-  on.every<AfterValEpoch>([this](const AfterValEpoch& e) { write_metrics(LoopMode::kVal, e.metrics); });
+  on.every<AfterValEpoch>(
+      [this](const AfterValEpoch& e) { write_metrics(LoopMode::kVal, e.metrics); });
   on.every<BeforeTest>([this](const BeforeTest&) { enter(LoopMode::kTest); });
   on.every<AfterTest>([this](const AfterTest&) { leave(); });
-  on.every<AfterTestEpoch>([this](const AfterTestEpoch& e) { write_metrics(LoopMode::kTest, e.metrics); });
+  on.every<AfterTestEpoch>(
+      [this](const AfterTestEpoch& e) { write_metrics(LoopMode::kTest, e.metrics); });
 }
 
 void RuntimeInfoHook::before_run(const BeforeRun&) {

@@ -1,8 +1,9 @@
 // RuntimeInfoHook: writes the run's facts into the message hub for everybody else.
 //
-// Info: seed, experiment_name, millrace_version, cfg (BeforeRun); loop_stage, epoch, iter, max_epochs,
-// max_iters. Scalars: train/lr (the first group's) before each iteration, train/<name> for every output
-// after it, val/<name> and test/<name> for metrics. Names and moments are the reference's.
+// Info: seed, experiment_name, millrace_version, cfg (BeforeRun); loop_stage, epoch, iter,
+// max_epochs, max_iters. Scalars: train/lr (the first group's) before each iteration, train/<name>
+// for every output after it, val/<name> and test/<name> for metrics. Names and moments are the
+// reference's.
 #pragma once
 
 #include <string>

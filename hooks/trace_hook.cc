@@ -50,15 +50,17 @@ void TraceHook::subscribe(Subscriptions& on) {
   on.every<AfterRun>([this](const AfterRun&) { write(); });
 }
 
-void TraceHook::add(Row row, std::string name, SteadyTime first, SteadyTime last, std::string args) {
+void TraceHook::add(Row row, std::string name, SteadyTime first, SteadyTime last,
+                    std::string args) {
   if (first == SteadyTime{} || last < first) return;  // a phase that was not reached
   spans_.push_back({row, std::move(name), first, last, std::move(args)});
 }
 
 void TraceHook::add_save(const CheckpointRow& row) {
   const SaveTimeline& t = row.times;
-  const std::string args = "{\"bytes\":" + std::to_string(row.bytes) + ",\"mode\":" +
-                           json_text(row.mode) + ",\"error\":" + json_text(row.error) + "}";
+  const std::string args = "{\"bytes\":" + std::to_string(row.bytes) +
+                           ",\"mode\":" + json_text(row.mode) +
+                           ",\"error\":" + json_text(row.error) + "}";
   add(kTrain, "save " + row.name, t.requested, t.call_returned, args);
   add(kStaging, "stage " + row.name, t.capture_started, t.staged, args);
   add(kWrite, "write " + row.name, t.write_started, t.written, args);
@@ -69,9 +71,11 @@ void TraceHook::add_save(const CheckpointRow& row) {
 void TraceHook::write() const {
   std::ofstream out(file_, std::ios::trunc);
   out << "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n";
-  const std::pair<Row, const char*> rows[] = {
-      {kTrain, "1 train"}, {kStaging, "2 staging"}, {kWrite, "3 write"},
-      {kCommit, "4 commit"}, {kRotation, "5 rotation"}};
+  const std::pair<Row, const char*> rows[] = {{kTrain, "1 train"},
+                                              {kStaging, "2 staging"},
+                                              {kWrite, "3 write"},
+                                              {kCommit, "4 commit"},
+                                              {kRotation, "5 rotation"}};
   for (const auto& [row, name] : rows) {
     out << "{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":1,\"tid\":" << row
         << ",\"args\":{\"name\":\"" << name << "\"}},\n";

@@ -1,5 +1,5 @@
-// TraceHook: one time line of training and I/O, as a Chrome trace that Perfetto and chrome://tracing
-// open. Steps above, checkpoints below, on one axis; written when the run ends.
+// TraceHook: one time line of training and I/O, as a Chrome trace that Perfetto and
+// chrome://tracing open. Steps above, checkpoints below, on one axis; written when the run ends.
 //
 //   train     steps, validation, and the part of a save the train thread takes part in
 //   staging   from capture until the last byte left live memory

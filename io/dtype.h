@@ -23,9 +23,9 @@ enum class DType : std::uint8_t {
   kComplex128,
 };
 
-std::size_t dtype_size(DType dtype);                  // bytes of one element
-std::string_view dtype_name(DType dtype);             // float32
-std::string_view dtype_storage_class(DType dtype);    // FloatStorage, as in torch.FloatStorage
+std::size_t dtype_size(DType dtype);                // bytes of one element
+std::string_view dtype_name(DType dtype);           // float32
+std::string_view dtype_storage_class(DType dtype);  // FloatStorage, as in torch.FloatStorage
 std::optional<DType> dtype_of_storage_class(std::string_view name);
 
 }  // namespace millrace

@@ -1,9 +1,10 @@
 // An inert tree of what a Python pickle says, and the few shapes Millrace gives meaning to.
 //
-// Reading a pickle looks nothing up and calls nothing: an object made by a call (REDUCE, NEWOBJ) stays
-// a Call node that names the function and holds its arguments, so unknown classes survive as data and
-// writing the tree back is lossless. Containers have identity: two Values may share one node, and the
-// pickler keeps them shared (Python's memo), which is why nodes are held by shared_ptr.
+// Reading a pickle looks nothing up and calls nothing: an object made by a call (REDUCE, NEWOBJ)
+// stays a Call node that names the function and holds its arguments, so unknown classes survive as
+// data and writing the tree back is lossless. Containers have identity: two Values may share one
+// node, and the pickler keeps them shared (Python's memo), which is why nodes are held by
+// shared_ptr.
 #pragma once
 
 #include <cstdint>
@@ -53,19 +54,19 @@ struct Call;          // fn(*args), then items, pairs and state added to the res
 
 class Value {
  public:
-  using Data = std::variant<None, bool, std::int64_t, double, std::string, BigInt, Bytes, Global,
-                            std::shared_ptr<List>, std::shared_ptr<Tuple>, std::shared_ptr<Set>,
-                            std::shared_ptr<Dict>, std::shared_ptr<PersistentId>,
-                            std::shared_ptr<Call>>;
+  using Data =
+      std::variant<None, bool, std::int64_t, double, std::string, BigInt, Bytes, Global,
+                   std::shared_ptr<List>, std::shared_ptr<Tuple>, std::shared_ptr<Set>,
+                   std::shared_ptr<Dict>, std::shared_ptr<PersistentId>, std::shared_ptr<Call>>;
 
-  Value() = default;  // None
-  Value(bool value) : data(value) {}                      // NOLINT
-  Value(int value) : data(std::int64_t{value}) {}         // NOLINT
-  Value(std::int64_t value) : data(value) {}              // NOLINT
-  Value(double value) : data(value) {}                    // NOLINT
-  Value(std::string value) : data(std::move(value)) {}    // NOLINT
+  Value() = default;                                           // None
+  Value(bool value) : data(value) {}                           // NOLINT
+  Value(int value) : data(std::int64_t{value}) {}              // NOLINT
+  Value(std::int64_t value) : data(value) {}                   // NOLINT
+  Value(double value) : data(value) {}                         // NOLINT
+  Value(std::string value) : data(std::move(value)) {}         // NOLINT
   Value(std::string_view value) : data(std::string(value)) {}  // NOLINT
-  Value(const char* value) : data(std::string(value)) {}  // NOLINT
+  Value(const char* value) : data(std::string(value)) {}       // NOLINT
   explicit Value(Data value) : data(std::move(value)) {}
 
   static Value list(std::vector<Value> items = {});
@@ -96,7 +97,8 @@ class Value {
   // Appends to a list; throws std::logic_error on another kind.
   void append(Value value);
 
-  // Deep equality by content; shared nodes compare like their copies. Cyclic trees are not compared.
+  // Deep equality by content; shared nodes compare like their copies. Cyclic trees are not
+  // compared.
   bool operator==(const Value& other) const;
 
   Data data;
@@ -107,12 +109,12 @@ struct PersistentId {
 };
 
 struct Call {
-  Value function;  // a Global, or another Call
-  Value args;      // a tuple
-  bool new_object = false;  // NEWOBJ instead of REDUCE
-  std::vector<Value> items;                      // APPENDS or ADDITEMS
-  std::vector<std::pair<Value, Value>> pairs;    // SETITEMS
-  Value state;                                   // BUILD; None when there was none
+  Value function;                              // a Global, or another Call
+  Value args;                                  // a tuple
+  bool new_object = false;                     // NEWOBJ instead of REDUCE
+  std::vector<Value> items;                    // APPENDS or ADDITEMS
+  std::vector<std::pair<Value, Value>> pairs;  // SETITEMS
+  Value state;                                 // BUILD; None when there was none
 };
 
 // A tensor leaf: torch._utils._rebuild_tensor_v2 over a storage of the file.

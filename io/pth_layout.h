@@ -2,7 +2,8 @@
 // storage aligned to 64 bytes.
 //
 //   archive/data/0      local header (padded), then the storage's bytes at a multiple of 64
-//   archive/data/1      ...                                                      } the storages part
+//   archive/data/1      ...                                                      } the storages
+//   part
 //   ------------------------------------------------------------ storages_end()
 //   archive/data.pkl    the pickle
 //   archive/byteorder   "little"
@@ -10,8 +11,9 @@
 //   archive/millrace/state  StateRecord (optional)                               } the tail
 //   central directory, ZIP64 end record and locator, end record
 //
-// Storages come first, so their offsets do not depend on the pickle; torch.load accepts data.pkl last,
-// mmap=True too. The root folder is always "archive": the bytes do not depend on the file's name.
+// Storages come first, so their offsets do not depend on the pickle; torch.load accepts data.pkl
+// last, mmap=True too. The root folder is always "archive": the bytes do not depend on the file's
+// name.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,6 @@
 // Reads .pth files: ours, Python's torch.save (zip, and the legacy format of torch before 1.6), and
-// MMEngine's. Nothing in a file is executed; every size, offset, count and depth is checked before it
-// is believed. Blocking; use it on an I/O thread.
+// MMEngine's. Nothing in a file is executed; every size, offset, count and depth is checked before
+// it is believed. Blocking; use it on an I/O thread.
 #pragma once
 
 #include <cstddef>

@@ -12,8 +12,8 @@
 //   28      4     CRC-32 of bytes 0..27
 //   32      n     payload: cereal portable binary
 //
-// The header is checked before cereal sees a byte, because cereal trusts the lengths it reads; sizes
-// inside the payload are bounded by the payload itself.
+// The header is checked before cereal sees a byte, because cereal trusts the lengths it reads;
+// sizes inside the payload are bounded by the payload itself.
 #pragma once
 
 #include <cstddef>
@@ -27,21 +27,21 @@
 
 namespace millrace {
 
-// Who a checkpoint is. Newest means highest generation, not highest step: a run resumed from an older
-// file becomes the live branch.
+// Who a checkpoint is. Newest means highest generation, not highest step: a run resumed from an
+// older file becomes the live branch.
 struct CheckpointIdentity {
-  std::string save_id;      // 32 hex digits, random
-  std::string parent_id;    // the save this run continued from, or empty
+  std::string save_id;    // 32 hex digits, random
+  std::string parent_id;  // the save this run continued from, or empty
   std::uint64_t generation = 0;
-  std::string reason;       // interval, last, stop ...
-  std::int64_t epoch = 0;   // finished when captured
+  std::string reason;      // interval, last, stop ...
+  std::int64_t epoch = 0;  // finished when captured
   std::int64_t iter = 0;
 };
 
 struct StateRecord {
   CheckpointIdentity identity;
-  // Named sections, each opaque here: "rng", "data", "hub", "hook/<name>" ... A reader that does not
-  // know a section keeps it.
+  // Named sections, each opaque here: "rng", "data", "hub", "hook/<name>" ... A reader that does
+  // not know a section keeps it.
   std::map<std::string, std::string> sections;
 };
 

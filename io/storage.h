@@ -16,14 +16,14 @@
 
 namespace millrace {
 
-// The bytes of one object while it is being written. A save whose state is still being copied blocks
-// in wait() until the requested part is staged.
+// The bytes of one object while it is being written. A save whose state is still being copied
+// blocks in wait() until the requested part is staged.
 class FileImage {
  public:
   virtual ~FileImage() = default;
   virtual std::uint64_t size() const = 0;  // known before any byte is
-  // Bytes [first, last) of the file, valid until the next call. Blocks until they are staged; throws
-  // CheckpointError when the snapshot was discarded.
+  // Bytes [first, last) of the file, valid until the next call. Blocks until they are staged;
+  // throws CheckpointError when the snapshot was discarded.
   virtual std::span<const std::byte> wait(std::uint64_t first, std::uint64_t last) = 0;
 };
 
@@ -71,8 +71,8 @@ class Storage {
   // (temporary and trash names). Called once, before training. Returns the names removed.
   virtual std::vector<std::string> prepare() = 0;
 
-  // Writes the object and returns once it is durable under `name`. Until then the old object of that
-  // name, if any, is intact; there is no instant at which `name` is partly written.
+  // Writes the object and returns once it is durable under `name`. Until then the old object of
+  // that name, if any, is intact; there is no instant at which `name` is partly written.
   virtual CommitTimes commit(std::string_view name, FileImage& image) = 0;
 
   // Opens a committed object. A missing one is a StorageError with ENOENT.
@@ -81,8 +81,8 @@ class Storage {
   // Committed objects only, sorted by name: never a temporary or a trash name.
   virtual std::vector<ObjectInfo> list() const = 0;
 
-  // Removes an object: gone from list() at once and durably, its bytes freed before the call returns.
-  // A missing object is not an error.
+  // Removes an object: gone from list() at once and durably, its bytes freed before the call
+  // returns. A missing object is not an error.
   virtual void retire(std::string_view name) = 0;
 };
 

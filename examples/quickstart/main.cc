@@ -15,11 +15,13 @@ int main() {
   const auto points = mr::tensor_dataset({x, (x.prod(1) > 0).to(torch::kInt64)});
 
   mr::Parts parts;
-  parts.strategy = mr::single_device(std::make_shared<Net>(), mr::cross_entropy, mr::adamw({.lr = 0.01}));
+  parts.strategy =
+      mr::single_device(std::make_shared<Net>(), mr::cross_entropy, mr::adamw({.lr = 0.01}));
   parts.train = mr::loader(points, {.batch_size = 64, .shuffle = true});
   parts.val = mr::loader(points, {.batch_size = 256});
   parts.metrics.push_back(std::make_unique<mr::Accuracy>());
   parts.hooks = mr::default_hooks();  // among them a checkpoint after every epoch
-  return mr::run({.work_dir = "work/quickstart", .max_epochs = 5, .resume = mr::Resume::automatic()},
-                 std::move(parts));
+  return mr::run(
+      {.work_dir = "work/quickstart", .max_epochs = 5, .resume = mr::Resume::automatic()},
+      std::move(parts));
 }

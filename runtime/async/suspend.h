@@ -2,8 +2,8 @@
 // back.
 //
 // The registrar runs after the coroutine is suspended and receives the Resumption that wakes it. A
-// Resumption may be called from any thread, once; it posts (never dispatches) to the coroutine's own
-// executor. Everything that waits is built on it: run_on, TaskScope::join, Inbox::wait,
+// Resumption may be called from any thread, once; it posts (never dispatches) to the coroutine's
+// own executor. Everything that waits is built on it: run_on, TaskScope::join, Inbox::wait,
 // EventBus::close.
 #pragma once
 
@@ -14,8 +14,8 @@
 
 namespace millrace {
 
-// Wakes one suspended coroutine. Dropping a Resumption uncalled abandons the coroutine: its frames are
-// unwound on its executor, and nothing after the co_await runs.
+// Wakes one suspended coroutine. Dropping a Resumption uncalled abandons the coroutine: its frames
+// are unwound on its executor, and nothing after the co_await runs.
 class Resumption {
  public:
   struct Parked {

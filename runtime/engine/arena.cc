@@ -13,7 +13,9 @@ namespace millrace {
 namespace {
 
 constexpr std::uint64_t kPage = 4096;
-constexpr std::uint64_t round_up(std::uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+constexpr std::uint64_t round_up(std::uint64_t bytes) {
+  return (bytes + kPage - 1) / kPage * kPage;
+}
 
 void populate(std::span<std::byte> bytes) {
 #ifdef MADV_POPULATE_WRITE

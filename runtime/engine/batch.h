@@ -1,8 +1,8 @@
-// One batch as the loader yields it: raw host buffers, one per field of the data set. Tensors are made
-// of them on the train context, by the strategy.
+// One batch as the loader yields it: raw host buffers, one per field of the data set. Tensors are
+// made of them on the train context, by the strategy.
 //
-// By convention field 0 is the input and field 1 the target. The loader owns the batch and reuses its
-// buffers: it is valid until the loader's next call.
+// By convention field 0 is the input and field 1 the target. The loader owns the batch and reuses
+// its buffers: it is valid until the loader's next call.
 #pragma once
 
 #include <cstddef>

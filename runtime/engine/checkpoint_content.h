@@ -16,9 +16,9 @@ class CheckpointContent {
   CheckpointContent() : root_(pickle::Value::dict()) {}
   explicit CheckpointContent(pickle::Value root) : root_(std::move(root)) {}
 
-  // What Python sees: meta, state_dict, message_hub, optimizer, param_schedulers, and whatever hooks
-  // add. Keep values plain (numbers, strings, lists, dicts) so that torch.load's safe default opens
-  // the file.
+  // What Python sees: meta, state_dict, message_hub, optimizer, param_schedulers, and whatever
+  // hooks add. Keep values plain (numbers, strings, lists, dicts) so that torch.load's safe default
+  // opens the file.
   pickle::Value& root() noexcept { return root_; }
   const pickle::Value& root() const noexcept { return root_; }
 

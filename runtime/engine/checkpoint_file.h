@@ -17,8 +17,8 @@ namespace millrace {
 
 class CheckpointFile {
  public:
-  // Blocking; I/O thread. `path` is for messages. Throws StorageError when the object cannot be read,
-  // CheckpointError when it is truncated, corrupt or no checkpoint.
+  // Blocking; I/O thread. `path` is for messages. Throws StorageError when the object cannot be
+  // read, CheckpointError when it is truncated, corrupt or no checkpoint.
   static CheckpointFile read(const Storage& storage, std::string_view name);
   // A file anywhere on the local disk, as load_from and resume name it.
   static CheckpointFile read_path(const std::string& path);
@@ -26,7 +26,8 @@ class CheckpointFile {
   const std::string& path() const noexcept { return path_; }
   const pickle::Value& root() const noexcept { return root_; }
   pickle::Value& root() noexcept { return root_; }
-  // The model's weights: root["state_dict"], or the root itself when it is a bare mapping of tensors.
+  // The model's weights: root["state_dict"], or the root itself when it is a bare mapping of
+  // tensors.
   const pickle::Value& state_dict() const;
   // What only we write; empty for files of other programs.
   const std::optional<StateRecord>& record() const noexcept { return record_; }

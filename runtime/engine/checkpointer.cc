@@ -85,7 +85,7 @@ struct Checkpointer::Job {
 struct Checkpointer::Io {
   Inbox& inbox;
   IoPool& pool;
-  TaskScope writes;    // at most one
+  TaskScope writes;  // at most one
   TaskScope removals;
 };
 

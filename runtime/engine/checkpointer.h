@@ -5,8 +5,8 @@
 //   job     I/O pool        pickle the tree, write what is staged, commit, last_checkpoint
 //   then    inbox           CheckpointCommitted or CheckpointFailed, at the loop's next yield
 //
-// One per runner. It knows how a checkpoint is made, not when: that is CheckpointHook. A failed save
-// retires nothing; training goes on, and train() throws at its end.
+// One per runner. It knows how a checkpoint is made, not when: that is CheckpointHook. A failed
+// save retires nothing; training goes on, and train() throws at its end.
 #pragma once
 
 #include <asio/any_io_executor.hpp>
@@ -53,8 +53,8 @@ class Checkpointer {
   CheckpointStore& open_store(const std::filesystem::path& out_dir);
   const std::vector<CheckpointStore*>& stores() const noexcept { return opened_; }
 
-  // Train context, once per train(): binds the executors, prepares every store on the I/O pool (a work
-  // dir that cannot be written fails here) and finds the generation to continue from.
+  // Train context, once per train(): binds the executors, prepares every store on the I/O pool (a
+  // work dir that cannot be written fails here) and finds the generation to continue from.
   Task<> start(asio::any_io_executor train, Inbox& inbox, IoPool& io);
   // Before training: sizes the arena, so that the first save costs no more than later ones.
   void reserve();

@@ -48,8 +48,8 @@ const Batch* DataLoader::next() {
     bytes.resize(static_cast<std::size_t>(count) * specs[f].bytes_per_sample());
     cursors[f] = bytes.data();
   }
-  for (const std::int64_t index : sampler_.order().subspan(static_cast<std::size_t>(first),
-                                                           static_cast<std::size_t>(count))) {
+  for (const std::int64_t index :
+       sampler_.order().subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count))) {
     dataset_->read(index, cursors);
     for (std::size_t f = 0; f < specs.size(); ++f) cursors[f] += specs[f].bytes_per_sample();
   }
@@ -60,11 +60,10 @@ const Batch* DataLoader::next() {
 
 void DataLoader::seek(LoaderPosition position) {
   if (position.batch < 0 || position.batch > batches()) {
-    throw ConfigError("resume", "the checkpoint was saved after batch " +
-                                    std::to_string(position.batch) +
-                                    " of an epoch, but this run's epoch has " +
-                                    std::to_string(batches()) +
-                                    " batches: use the data set and batch size it was saved with");
+    throw ConfigError("resume",
+                      "the checkpoint was saved after batch " + std::to_string(position.batch) +
+                          " of an epoch, but this run's epoch has " + std::to_string(batches()) +
+                          " batches: use the data set and batch size it was saved with");
   }
   sampler_.set_epoch(position.epoch);
   batch_ = position.batch;

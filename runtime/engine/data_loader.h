@@ -33,8 +33,8 @@ class DataLoader {
   // Throws ConfigError for an empty data set or a batch size below 1.
   DataLoader(std::shared_ptr<const Dataset> dataset, LoaderOptions options);
 
-  std::int64_t batches() const noexcept;      // in one epoch
-  std::int64_t samples() const noexcept;      // of the data set
+  std::int64_t batches() const noexcept;  // in one epoch
+  std::int64_t samples() const noexcept;  // of the data set
   const LoaderOptions& options() const noexcept { return options_; }
   Sampler& sampler() noexcept { return sampler_; }
 
@@ -55,6 +55,7 @@ class DataLoader {
 };
 
 // What users write: loader(digits, {.batch_size = 64, .shuffle = true}).
-std::unique_ptr<DataLoader> loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options = {});
+std::unique_ptr<DataLoader> loader(std::shared_ptr<const Dataset> dataset,
+                                   LoaderOptions options = {});
 
 }  // namespace millrace

@@ -25,8 +25,8 @@ class Dataset {
   virtual ~Dataset() = default;
   virtual std::int64_t size() const = 0;
   virtual std::span<const FieldSpec> fields() const = 0;
-  // Copies sample `index` into `out[f]`, which has fields()[f].bytes_per_sample() bytes. May be called
-  // from several threads at once.
+  // Copies sample `index` into `out[f]`, which has fields()[f].bytes_per_sample() bytes. May be
+  // called from several threads at once.
   virtual void read(std::int64_t index, std::span<std::byte* const> out) const = 0;
 };
 

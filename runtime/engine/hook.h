@@ -1,6 +1,6 @@
-// Hooks: what runs beside the loop. A hook subscribes to the stages it serves, has a name and a default
-// priority, and may keep a state that travels in every checkpoint. Everything happens on the train
-// context, except background observers.
+// Hooks: what runs beside the loop. A hook subscribes to the stages it serves, has a name and a
+// default priority, and may keep a state that travels in every checkpoint. Everything happens on
+// the train context, except background observers.
 //
 //     class GradientNorm final : public Hook {
 //      public:

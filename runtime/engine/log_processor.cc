@@ -25,7 +25,8 @@ int digits(std::int64_t value) { return static_cast<int>(std::to_string(value).s
 std::string duration_text(double seconds) {
   const auto total = std::isfinite(seconds) ? static_cast<std::int64_t>(seconds) : 0;
   const std::int64_t days = total / 86400;
-  const std::string clock = fmt::format("{}:{:02}:{:02}", total % 86400 / 3600, total % 3600 / 60, total % 60);
+  const std::string clock =
+      fmt::format("{}:{:02}:{:02}", total % 86400 / 3600, total % 3600 / 60, total % 60);
   if (days == 0) return clock;
   return fmt::format("{} day{}, {}", days, days == 1 ? "" : "s", clock);
 }
@@ -52,7 +53,8 @@ double LogProcessor::shown(const Column& column) const {
   return column.mean ? column.history->mean(options_.window_size) : column.history->current();
 }
 
-std::string LogProcessor::train_line(const Progress& at, std::int64_t batch_idx, double memory_mib) {
+std::string LogProcessor::train_line(const Progress& at, std::int64_t batch_idx,
+                                     double memory_mib) {
   refresh();
   Line line;
   if (at.by_epoch) {
@@ -94,8 +96,8 @@ std::string LogProcessor::iter_line(LoopMode mode, const Progress& at, std::int6
   const int width = digits(batches);
   if (at.by_epoch && mode == LoopMode::kVal) {
     const std::string epoch = "[" + std::to_string(at.epoch) + "]";
-    add(line, "Epoch(val){:>{}}[{:>{}}/{}]  ", epoch, digits(at.max_epochs) + 3, batch_idx + 1, width,
-        batches);
+    add(line, "Epoch(val){:>{}}[{:>{}}/{}]  ", epoch, digits(at.max_epochs) + 3, batch_idx + 1,
+        width, batches);
   } else {
     add(line, "{}({}) [{:>{}}/{}]  ", at.by_epoch ? "Epoch" : "Iter", loop_mode_name(mode),
         batch_idx + 1, width, batches);

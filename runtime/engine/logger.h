@@ -1,7 +1,8 @@
-// The run's log: people read it, so lines are plain text. Console and file, in the reference's formats.
+// The run's log: people read it, so lines are plain text. Console and file, in the reference's
+// formats.
 //
-// A terminal can carry one status line (a progress bar) below the log; it is redrawn after each line
-// and never written to a file or a pipe. Any thread.
+// A terminal can carry one status line (a progress bar) below the log; it is redrawn after each
+// line and never written to a file or a pipe. Any thread.
 #pragma once
 
 #include <filesystem>
@@ -20,8 +21,8 @@ class Logger {
  public:
   struct Options {
     LogLevel level = LogLevel::kInfo;
-    bool console = true;              // standard output
-    std::filesystem::path file;       // empty: no file; appended to
+    bool console = true;                                   // standard output
+    std::filesystem::path file;                            // empty: no file; appended to
     std::function<void(LogLevel, std::string_view)> sink;  // for hosts and tests: every line
   };
 

@@ -28,7 +28,7 @@ struct LoopParts {
   const bool& stopped;  // set on the train context, by the stop notice
 };
 
-struct ValPlan {  // when the train loop validates
+struct ValPlan {              // when the train loop validates
   std::int64_t begin = 1;     // first epoch (or iteration) after which it may
   std::int64_t interval = 1;  // epochs or iterations
   bool due(std::int64_t done, std::int64_t last) const {

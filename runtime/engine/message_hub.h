@@ -1,8 +1,8 @@
 // The message hub: where the loop and the hooks leave numbers and facts for each other. One per
 // runner, on the train context; there is no current instance.
 //
-// Scalars keep a history; info entries hold any plain value. References stay valid for the hub's life,
-// so a hook that writes every iteration looks its scalar up once.
+// Scalars keep a history; info entries hold any plain value. References stay valid for the hub's
+// life, so a hook that writes every iteration looks its scalar up once.
 #pragma once
 
 #include <cstddef>
@@ -36,8 +36,8 @@ class MessageHub {
   const pickle::Value* find_info(std::string_view name) const;
   void pop_info(std::string_view name);
 
-  // What Python sees: {log_scalars: {}, runtime_info, resumed_keys}. The history itself travels in our
-  // own record, so that the file opens with torch.load's safe default.
+  // What Python sees: {log_scalars: {}, runtime_info, resumed_keys}. The history itself travels in
+  // our own record, so that the file opens with torch.load's safe default.
   pickle::Value python_state() const;
   // Merges runtime_info of a file's message_hub; unknown shapes are ignored.
   void load_python_state(const pickle::Value& hub);

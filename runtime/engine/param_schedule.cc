@@ -69,9 +69,9 @@ class LinearLr final : public ParamSchedule {
 
 ParamSchedule::ParamSchedule(ScheduleSpan span) : span_(span) {
   if (span.end <= span.begin) {
-    throw ConfigError("param_scheduler.end", "should be larger than begin, but got begin=" +
-                                                 std::to_string(span.begin) +
-                                                 ", end=" + std::to_string(span.end));
+    throw ConfigError("param_scheduler.end",
+                      "should be larger than begin, but got begin=" + std::to_string(span.begin) +
+                          ", end=" + std::to_string(span.end));
   }
 }
 
@@ -147,7 +147,8 @@ void ParamSchedules::load(const pickle::Value& states, const std::string& path) 
   const auto* items = states.as_sequence();
   const std::size_t saved = items != nullptr ? items->size() : 0;
   if (saved != schedules_.size()) {
-    throw CheckpointError(path, "holds " + std::to_string(saved) + " parameter schedules, this run has " +
+    throw CheckpointError(path, "holds " + std::to_string(saved) +
+                                    " parameter schedules, this run has " +
                                     std::to_string(schedules_.size()));
   }
   for (std::size_t i = 0; i < saved; ++i) {

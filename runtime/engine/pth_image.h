@@ -1,5 +1,5 @@
-// The bytes of a checkpoint file that is still being staged: the arena, and the tail that follows it.
-// Used by one I/O thread.
+// The bytes of a checkpoint file that is still being staged: the arena, and the tail that follows
+// it. Used by one I/O thread.
 #pragma once
 
 #include <cstddef>

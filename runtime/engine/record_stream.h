@@ -1,5 +1,6 @@
-// Small binary records (hub history, loader position, hook states) through cereal's portable archive,
-// with the one check cereal leaves to its user: a length may not exceed the bytes that are left.
+// Small binary records (hub history, loader position, hook states) through cereal's portable
+// archive, with the one check cereal leaves to its user: a length may not exceed the bytes that are
+// left.
 //
 //   RecordWriter out;  out(version, name, values);  std::string bytes = std::move(out).take();
 //   RecordReader in(bytes);  in(version, name, values);   // throws RecordError

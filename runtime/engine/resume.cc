@@ -22,9 +22,10 @@ std::int64_t counter(const CheckpointFile& file, const char* key) {
   const pickle::Value* value = meta != nullptr ? meta->find(key) : nullptr;
   const auto number = value != nullptr ? value->as_int() : std::nullopt;
   if (!number || *number < 0) {
-    throw CheckpointError(file.path(), std::string("has no meta['") + key +
-                                           "']: it cannot be resumed. To start from its weights, use "
-                                           "load_from");
+    throw CheckpointError(file.path(),
+                          std::string("has no meta['") + key +
+                              "']: it cannot be resumed. To start from its weights, use "
+                              "load_from");
   }
   return *number;
 }
@@ -53,7 +54,8 @@ void restore_data_position(const CheckpointFile& file, RunContext& run, const Pr
 
 void restore_record(const CheckpointFile& file, RunContext& run, const HookList& hooks) {
   if (!file.record()) {
-    run.log.warn(file.path() + " was not written by Millrace: random generators, log history and hook "
+    run.log.warn(file.path() +
+                 " was not written by Millrace: random generators, log history and hook "
                  "states are not in it and start afresh");
     return;
   }
@@ -116,9 +118,10 @@ Task<> resume_from(CheckpointFile file, RunContext& run, Progress& at, const Hoo
   const std::int64_t epoch = counter(file, "epoch");
   const std::int64_t iter = counter(file, "iter");
   if (file.root().find("optimizer") == nullptr) {
-    throw CheckpointError(file.path(),
-                          "holds no optimizer state, so it cannot be resumed exactly. To start from "
-                          "its weights, use load_from");
+    throw CheckpointError(
+        file.path(),
+        "holds no optimizer state, so it cannot be resumed exactly. To start from "
+        "its weights, use load_from");
   }
   LoadOptions strict;
   log_warnings(run.strategy.load_model(file, strict), run);

@@ -19,16 +19,17 @@ struct FoundCheckpoint {
   std::vector<std::string> notes;  // which files were skipped, and why
 };
 
-// I/O thread. The newest valid checkpoint of all stores: the highest generation, not the highest step.
+// I/O thread. The newest valid checkpoint of all stores: the highest generation, not the highest
+// step.
 FoundCheckpoint find_newest(const std::vector<CheckpointStore*>& stores);
 
-// Train context. The whole state: counters, weights, optimizer, schedules, hub, random generators, data
-// position and hook states. Strict: a file that does not fit is a CheckpointError and, model and
-// optimizer being checked first, changes nothing. What the file does not hold is logged.
+// Train context. The whole state: counters, weights, optimizer, schedules, hub, random generators,
+// data position and hook states. Strict: a file that does not fit is a CheckpointError and, model
+// and optimizer being checked first, changes nothing. What the file does not hold is logged.
 Task<> resume_from(CheckpointFile file, RunContext& run, Progress& at, const HookList& hooks);
 
-// Train context. The weights only, as far as names and shapes agree; differences are warnings, but a
-// file of which nothing fits is a CheckpointError.
+// Train context. The weights only, as far as names and shapes agree; differences are warnings, but
+// a file of which nothing fits is a CheckpointError.
 Task<> load_weights(CheckpointFile file, RunContext& run);
 
 }  // namespace millrace

@@ -50,7 +50,8 @@ void print_causes(const std::exception& error, std::string& text) {
   try {
     std::rethrow_if_nested(error);
   } catch (const std::exception& cause) {
-    if (text.find(cause.what()) == std::string::npos) text += std::string("\n  because: ") + cause.what();
+    if (text.find(cause.what()) == std::string::npos)
+      text += std::string("\n  because: ") + cause.what();
     print_causes(cause, text);
   } catch (...) {
   }

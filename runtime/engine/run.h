@@ -11,9 +11,9 @@ struct RunCommand {
   bool handle_signals = true;
 };
 
-// Trains on a thread of its own; the calling thread only waits for signals, so that a second one works
-// during a long step. Returns the program's exit code: 0 after a complete or a stopped run, 2 for a
-// ConfigError, 1 for every other error, which is printed to standard error.
+// Trains on a thread of its own; the calling thread only waits for signals, so that a second one
+// works during a long step. Returns the program's exit code: 0 after a complete or a stopped run, 2
+// for a ConfigError, 1 for every other error, which is printed to standard error.
 int run(Runner& runner, RunCommand command = {});
 // Makes the runner too, so that wrong options are reported the same way.
 int run(RunOptions options, Parts parts, RunCommand command = {});

@@ -260,7 +260,8 @@ Task<> Runner::Impl::clean_up() {
 }
 
 Task<> Runner::Impl::restore() {
-  // The schedules' first step belongs to a fresh run; a resumed one takes their state from the file.
+  // The schedules' first step belongs to a fresh run; a resumed one takes their state from the
+  // file.
   schedules.start(parts.strategy->learning_rates());
   if (!options.load_from.empty()) {
     const auto read = [path = &options.load_from] { return CheckpointFile::read_path(*path); };

@@ -52,8 +52,8 @@ class Resume {
 };
 
 struct RunOptions {
-  std::filesystem::path work_dir = {};      // required; created
-  std::int64_t max_epochs = 0;         // exactly one of max_epochs and max_iters is above 0
+  std::filesystem::path work_dir = {};  // required; created
+  std::int64_t max_epochs = 0;          // exactly one of max_epochs and max_iters is above 0
   std::int64_t max_iters = 0;
   std::int64_t val_begin = 1;
   std::optional<std::int64_t> val_interval = {};  // default 1 epoch, or 1000 iterations
@@ -67,7 +67,7 @@ struct RunOptions {
   std::function<void(LogLevel, std::string_view)> log_sink = {};  // every line, for hosts
   std::string config_text = {};                                   // kept in meta.cfg
   IoPool::Options io = {};                                        // the runner's own pool ...
-  IoPool* shared_io = nullptr;                               // ... unless the host lends one
+  IoPool* shared_io = nullptr;                                    // ... unless the host lends one
 };
 
 struct Parts {
@@ -76,15 +76,15 @@ struct Parts {
   std::unique_ptr<DataLoader> val;  // with metrics, or neither
   std::vector<std::unique_ptr<Metric>> metrics;
   std::vector<std::unique_ptr<ParamSchedule>> param_schedulers;
-  HookList hooks;                    // default_hooks()
-  std::unique_ptr<Storage> storage;  // for checkpoints; default: a directory, work_dir
+  HookList hooks;                               // default_hooks()
+  std::unique_ptr<Storage> storage;             // for checkpoints; default: a directory, work_dir
   std::function<void(std::size_t)> copy_probe;  // tests only: Snapshot::CopyProbe
 };
 
 class Runner {
  public:
-  // Checks options and parts (ConfigError) and creates work_dir (StorageError). Nothing else happens
-  // before train().
+  // Checks options and parts (ConfigError) and creates work_dir (StorageError). Nothing else
+  // happens before train().
   Runner(RunOptions options, Parts parts);
   ~Runner();
   Runner(const Runner&) = delete;
@@ -100,14 +100,14 @@ class Runner {
   std::uint64_t seed() const noexcept;
 
   // The whole run on the awaiting executor, which must be single-threaded. Ends through clean-up in
-  // every case: I/O is drained and AfterRun is published also after an error or a stop, then the first
-  // error is thrown; failed saves count as one. Calling it again continues where it ended.
+  // every case: I/O is drained and AfterRun is published also after an error or a stop, then the
+  // first error is thrown; failed saves count as one. Calling it again continues where it ended.
   Task<> train();
 
   // Any thread, at any time. The iteration under way finishes, StopRequested is published, train()
   // cleans up and returns normally. Later requests are ignored.
   void request_stop(std::string_view reason);
-  bool stopped() const noexcept;            // train context, or after train()
+  bool stopped() const noexcept;  // train context, or after train()
   const std::string& stop_reason() const noexcept;
 
  private:

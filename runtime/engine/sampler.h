@@ -1,8 +1,8 @@
 // Which sample comes when. One process; ranks come with the distributed strategies.
 //
-// The reference's DefaultSampler: the order of an epoch is a permutation seeded by seed + epoch, so any
-// position of any epoch can be found again without replaying what came before. Our generator is fixed
-// (not the standard library's distributions), so the order is the same on every platform.
+// The reference's DefaultSampler: the order of an epoch is a permutation seeded by seed + epoch, so
+// any position of any epoch can be found again without replaying what came before. Our generator is
+// fixed (not the standard library's distributions), so the order is the same on every platform.
 #pragma once
 
 #include <cstdint>

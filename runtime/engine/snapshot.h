@@ -1,12 +1,12 @@
 // A snapshot: one captured state on its way into the arena, part by part.
 //
-//   part i = captured storage i, at PthLayout::data_offset(i) of the arena, which is laid out as the
-//   file. state: unclaimed -> copying -> staged. Whoever claims a part (atomically) copies it: the
-//   copier thread in file order, or the train thread at the gate. Its CRC-32 and zip header are
+//   part i = captured storage i, at PthLayout::data_offset(i) of the arena, which is laid out as
+//   the file. state: unclaimed -> copying -> staged. Whoever claims a part (atomically) copies it:
+//   the copier thread in file order, or the train thread at the gate. Its CRC-32 and zip header are
 //   written with it, so a staged part is final.
 //
-// Shared by the train thread, the copier and the I/O thread that writes the file. Once every part is
-// staged, live memory is never read again.
+// Shared by the train thread, the copier and the I/O thread that writes the file. Once every part
+// is staged, live memory is never read again.
 #pragma once
 
 #include <atomic>

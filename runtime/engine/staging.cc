@@ -34,7 +34,8 @@ StageMode parse_stage_mode(std::string_view name) {
 }
 
 Staging::Staging(Snapshot::CopyProbe probe)
-    : probe_(std::move(probe)), copier_([this](const std::stop_token& stop) { copier_loop(stop); }) {
+    : probe_(std::move(probe)),
+      copier_([this](const std::stop_token& stop) { copier_loop(stop); }) {
   pthread_setname_np(copier_.native_handle(), "mr-stage");
 }
 
@@ -52,8 +53,8 @@ std::shared_ptr<Snapshot> Staging::begin(std::vector<CapturedStorage> storages, 
   }
   PthLayout layout(sizes);
   reserve(layout.storages_end());
-  auto snapshot = std::make_shared<Snapshot>(std::move(storages), std::move(layout), arena_.bytes(),
-                                             probe_);
+  auto snapshot =
+      std::make_shared<Snapshot>(std::move(storages), std::move(layout), arena_.bytes(), probe_);
   if (mode == StageMode::kLazy) {
     for (const std::size_t part : copy_now) snapshot->copy_part(part);
     if (!snapshot->staged()) {

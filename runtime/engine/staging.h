@@ -1,5 +1,5 @@
-// Staging: copies captured state out of live memory while training goes on. One per runner; owns the
-// arena, the copier thread and the gate.
+// Staging: copies captured state out of live memory while training goes on. One per runner; owns
+// the arena, the copier thread and the gate.
 //
 // begin() and gate() belong to the train context. One snapshot at a time uses the arena: the caller
 // waits for the save before it begins the next.
@@ -33,13 +33,13 @@ class Staging {
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
-  // Before training: makes room for states of `storages` bytes, so that the first save costs no more
-  // than later ones.
+  // Before training: makes room for states of `storages` bytes, so that the first save costs no
+  // more than later ones.
   void reserve(std::uint64_t storages);
 
-  // Starts copying. Returns at once in lazy mode, after the copy in eager and blocking mode; storages
-  // that may change at any time are copied before it returns in every mode.
-  // The live memory must stay valid until the snapshot is staged.
+  // Starts copying. Returns at once in lazy mode, after the copy in eager and blocking mode;
+  // storages that may change at any time are copied before it returns in every mode. The live
+  // memory must stay valid until the snapshot is staged.
   std::shared_ptr<Snapshot> begin(std::vector<CapturedStorage> storages, StageMode mode);
 
   StateGate& gate() noexcept { return gate_; }

@@ -2,9 +2,9 @@
 //
 //     gate.writable(bytes_of(parameter));   // now this memory may be changed
 //
-// While a save is being staged, writable() copies what it covers and nobody has claimed yet, and blocks
-// (without a suspension) only for a part the copier is inside of. Without a save in staging it is one
-// load. Train context only.
+// While a save is being staged, writable() copies what it covers and nobody has claimed yet, and
+// blocks (without a suspension) only for a part the copier is inside of. Without a save in staging
+// it is one load. Train context only.
 #pragma once
 
 #include <chrono>
@@ -18,8 +18,8 @@ class Snapshot;  // runtime/engine/snapshot.h
 
 class StateGate {
  public:
-  // Returns when every captured byte inside `memory` has been copied. The memory may be of any size and
-  // place; what was not captured is writable at once.
+  // Returns when every captured byte inside `memory` has been copied. The memory may be of any size
+  // and place; what was not captured is writable at once.
   void writable(std::span<const std::byte> memory) {
     if (snapshot_ != nullptr) pass(memory);
   }

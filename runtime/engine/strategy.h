@@ -1,8 +1,9 @@
-// Strategy: the boundary between the engine, which knows no LibTorch, and the code that owns tensors.
+// Strategy: the boundary between the engine, which knows no LibTorch, and the code that owns
+// tensors.
 //
-// Plain functions on the train context, never a coroutine; no LibTorch guard outlives a call. The loop
-// calls forward_backward(batch), publishes BeforeOptimizerStep, then calls optimizer_step(), which
-// alone passes the state gate in steady state.
+// Plain functions on the train context, never a coroutine; no LibTorch guard outlives a call. The
+// loop calls forward_backward(batch), publishes BeforeOptimizerStep, then calls optimizer_step(),
+// which alone passes the state gate in steady state.
 #pragma once
 
 #include <cstddef>
@@ -36,8 +37,8 @@ struct CapturedStorage {
 // A consistent view of the training state between two steps. Trees are values; tensor leaves name a
 // storage by its index here ("0", "1", ...). Tied and overlapping tensors share one storage.
 struct CapturedState {
-  pickle::Value state_dict;  // OrderedDict with _metadata
-  pickle::Value optimizer;   // Python's layout; None when not captured
+  pickle::Value state_dict;               // OrderedDict with _metadata
+  pickle::Value optimizer;                // Python's layout; None when not captured
   std::vector<CapturedStorage> storages;  // in the order the optimizer steps through them
   std::shared_ptr<const void> handles;    // keeps the memory alive; released on the train context
 };

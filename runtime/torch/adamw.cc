@@ -113,7 +113,7 @@ class AdamW final : public Optimizer {
  private:
   AdamWOptions options_;
   at::Tensor steps_all_;
-  std::vector<at::Tensor> steps_;  // views of steps_all_
+  std::vector<at::Tensor> steps_;                        // views of steps_all_
   std::vector<at::Tensor> averages_, squares_, maxima_;  // undefined for frozen parameters
 };
 

@@ -18,8 +18,8 @@ void collect(const torch::nn::Module& module, const std::string& prefix,
   const auto add = [&](const auto& tensors, bool buffer) {
     for (const auto& item : tensors) {
       if (!item.value().defined()) continue;
-      out.push_back({joined(prefix, item.key()), buffer,
-                     std::make_shared<const at::Tensor>(item.value())});
+      out.push_back(
+          {joined(prefix, item.key()), buffer, std::make_shared<const at::Tensor>(item.value())});
     }
   };
   add(module.named_parameters(/*recurse=*/false), false);
@@ -32,8 +32,8 @@ void collect(const torch::nn::Module& module, const std::string& prefix,
 void collect_versions(const torch::nn::Module& module, const std::string& prefix,
                       std::vector<Model::Version>& out) {
   const std::string& type = module.name();
-  const bool norm = type.find("BatchNorm") != std::string::npos ||
-                    type.find("InstanceNorm") != std::string::npos;
+  const bool norm =
+      type.find("BatchNorm") != std::string::npos || type.find("InstanceNorm") != std::string::npos;
   out.push_back({prefix, norm ? 2 : 1});
   for (const auto& child : module.named_children()) {
     collect_versions(*child.value(), joined(prefix, child.key()), out);

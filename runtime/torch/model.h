@@ -1,4 +1,5 @@
-// A LibTorch module as the strategies see it: forward, loss, and its named tensors in Python's order.
+// A LibTorch module as the strategies see it: forward, loss, and its named tensors in Python's
+// order.
 //
 // Module versions go into `_metadata` as Python writes them: BatchNorm is 2, everything else 1.
 #pragma once

@@ -1,7 +1,8 @@
 // Optimizers on LibTorch's fused CPU kernels, with state in Python's layout. Train context.
 //
 // step() passes the state gate: with no save in staging all parameters go through one kernel call;
-// with one, each parameter is stepped as soon as its own storages are copied. Both give the same bits.
+// with one, each parameter is stepped as soon as its own storages are copied. Both give the same
+// bits.
 #pragma once
 
 #include <cstdint>

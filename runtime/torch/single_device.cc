@@ -116,7 +116,8 @@ class SingleDevice final : public Strategy {
       throw CheckpointError(file.path(), "none of its tensors fits this model: " + match.text());
     }
     std::vector<at::Tensor> sources;
-    for (const ModelMatch::Pair& pair : match.pairs) sources.push_back(tensor_over(file, pair.leaf));
+    for (const ModelMatch::Pair& pair : match.pairs)
+      sources.push_back(tensor_over(file, pair.leaf));
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < sources.size(); ++i) {
       at::Tensor target = *match.pairs[i].entry.tensor;

@@ -55,8 +55,8 @@ struct ModelMatch {
 // A leading "module." of the file's keys is dropped, as data-parallel wrappers add it.
 ModelMatch match_model(const Model& model, const pickle::Value& state_dict);
 
-// Loads Python's layout into the optimizer. Throws CheckpointError when groups, parameters, names or
-// shapes differ; then nothing was written.
+// Loads Python's layout into the optimizer. Throws CheckpointError when groups, parameters, names
+// or shapes differ; then nothing was written.
 void load_optimizer_tree(Optimizer& optimizer, const CheckpointFile& file, StateGate& gate);
 
 }  // namespace millrace

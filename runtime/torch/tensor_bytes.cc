@@ -13,12 +13,18 @@ namespace millrace {
 namespace {
 
 constexpr std::pair<DType, at::ScalarType> kTypes[] = {
-    {DType::kFloat32, at::kFloat},       {DType::kFloat64, at::kDouble},
-    {DType::kFloat16, at::kHalf},        {DType::kBFloat16, at::kBFloat16},
-    {DType::kInt64, at::kLong},          {DType::kInt32, at::kInt},
-    {DType::kInt16, at::kShort},         {DType::kInt8, at::kChar},
-    {DType::kUInt8, at::kByte},          {DType::kBool, at::kBool},
-    {DType::kComplex64, at::kComplexFloat}, {DType::kComplex128, at::kComplexDouble},
+    {DType::kFloat32, at::kFloat},
+    {DType::kFloat64, at::kDouble},
+    {DType::kFloat16, at::kHalf},
+    {DType::kBFloat16, at::kBFloat16},
+    {DType::kInt64, at::kLong},
+    {DType::kInt32, at::kInt},
+    {DType::kInt16, at::kShort},
+    {DType::kInt8, at::kChar},
+    {DType::kUInt8, at::kByte},
+    {DType::kBool, at::kBool},
+    {DType::kComplex64, at::kComplexFloat},
+    {DType::kComplex128, at::kComplexDouble},
 };
 
 at::ScalarType scalar_type_of(DType dtype) {
@@ -53,7 +59,8 @@ at::Tensor tensor_over(const CheckpointFile& file, const pickle::TensorRef& leaf
   const auto bytes = file.storage(leaf);
   void* const data = const_cast<std::byte*>(bytes.data()) +
                      static_cast<std::size_t>(leaf.offset) * dtype_size(leaf.dtype);
-  return at::from_blob(data, leaf.sizes, leaf.strides, at::TensorOptions(scalar_type_of(leaf.dtype)));
+  return at::from_blob(data, leaf.sizes, leaf.strides,
+                       at::TensorOptions(scalar_type_of(leaf.dtype)));
 }
 
 }  // namespace millrace

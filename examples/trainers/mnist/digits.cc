@@ -17,13 +17,15 @@ constexpr std::size_t kPixels = 28 * 28;
 std::string unzip(const std::filesystem::path& file) {
   const gzFile input = gzopen(file.c_str(), "rb");
   if (input == nullptr) {
-    throw millrace::ConfigError("data", file.string() + " cannot be opened; run 'make setup', or name " +
-                                            "the file with --data");
+    throw millrace::ConfigError(
+        "data",
+        file.string() + " cannot be opened; run 'make setup', or name " + "the file with --data");
   }
   std::string text;
   char block[1 << 16];
   int count = 0;
-  while ((count = gzread(input, block, sizeof block)) > 0) text.append(block, static_cast<std::size_t>(count));
+  while ((count = gzread(input, block, sizeof block)) > 0)
+    text.append(block, static_cast<std::size_t>(count));
   int status = Z_OK;
   const std::string problem = gzerror(input, &status);
   const bool whole = count == 0 && gzclose(input) == Z_OK;
@@ -74,7 +76,8 @@ Table parse(std::string_view text, const std::filesystem::path& file) {
   return table;
 }
 
-std::shared_ptr<const millrace::Dataset> pick(const Table& table, std::span<const std::int64_t> rows) {
+std::shared_ptr<const millrace::Dataset> pick(const Table& table,
+                                              std::span<const std::int64_t> rows) {
   std::vector<float> pixels;
   std::vector<std::int64_t> labels;
   pixels.reserve(rows.size() * kPixels);

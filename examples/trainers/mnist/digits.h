@@ -9,7 +9,8 @@
 #include "millrace/runtime/engine/dataset.h"
 
 struct Digits {
-  std::shared_ptr<const millrace::Dataset> train, holdout;  // float32 [1, 28, 28] in 0..1; int64 label
+  std::shared_ptr<const millrace::Dataset> train,
+      holdout;  // float32 [1, 28, 28] in 0..1; int64 label
 };
 
 // Throws millrace::ConfigError naming the file, and the line when one is wrong.

@@ -43,27 +43,36 @@ int default_threads() {
 }
 
 void add_options(CLI::App& app, Options& o) {
-  app.add_option("--work-dir", o.work_dir, "where checkpoints, log and trace go")->capture_default_str();
+  app.add_option("--work-dir", o.work_dir, "where checkpoints, log and trace go")
+      ->capture_default_str();
   app.add_option("--data", o.data, "mnist_5k.csv.gz; default: in $MILLRACE_DATA");
   app.add_option("--epochs", o.epochs, "passes over the training digits")
-      ->check(CLI::PositiveNumber)->capture_default_str();
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--batch-size", o.batch_size, "digits per step")
-      ->check(CLI::PositiveNumber)->capture_default_str();
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--width", o.width, "neurons of the wide layer; sets the checkpoint's size")
-      ->check(CLI::PositiveNumber)->capture_default_str();
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--lr", o.lr, "AdamW's learning rate, after a warm-up of 50 steps")
-      ->check(CLI::NonNegativeNumber)->capture_default_str();
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--save-interval", o.save_interval, "iterations between checkpoints")
-      ->check(CLI::PositiveNumber)->capture_default_str();
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--mode", o.mode, "how state is copied: auto, lazy, eager or blocking")
-      ->check(CLI::IsMember({"auto", "lazy", "eager", "blocking"}))->capture_default_str();
-  app.add_option("--keep", o.keep, "newest checkpoints that are kept; -1 keeps all")->capture_default_str();
+      ->check(CLI::IsMember({"auto", "lazy", "eager", "blocking"}))
+      ->capture_default_str();
+  app.add_option("--keep", o.keep, "newest checkpoints that are kept; -1 keeps all")
+      ->capture_default_str();
   auto* resume = app.add_flag("--resume", o.resume, "continue from the newest valid checkpoint");
   app.add_option("--resume-from", o.resume_from, "continue from this checkpoint")->excludes(resume);
   app.add_option("--seed", o.seed, "of weights, shuffling, dropout and the hold-out split")
       ->capture_default_str();
   app.add_option("--threads", o.threads, "LibTorch's threads; 0: all cores but one")
-      ->check(CLI::NonNegativeNumber)->capture_default_str();
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--device", o.device, "cpu")->capture_default_str();
 }
 
@@ -88,7 +97,9 @@ mr::Parts make_parts(const Options& o) {
       mr::linear_lr({.start_factor = 0.1, .span = {.begin = 0, .end = 50, .by_epoch = false}}));
 
   mr::DefaultHookOptions defaults;
-  defaults.checkpoint = {.interval = o.save_interval, .by_epoch = false, .max_keep_ckpts = o.keep,
+  defaults.checkpoint = {.interval = o.save_interval,
+                         .by_epoch = false,
+                         .max_keep_ckpts = o.keep,
                          .mode = mr::parse_stage_mode(o.mode)};
   parts.hooks = mr::default_hooks(std::move(defaults));
   parts.hooks.add(std::make_unique<mr::ProgressHook>());
@@ -113,9 +124,10 @@ void print_outcome(const mr::Runner& runner, const Options& o, const std::string
     std::printf("Stopped by %s after iteration %lld; its checkpoint is durable.\n",
                 runner.stop_reason().c_str(), static_cast<long long>(runner.progress().iter));
   }
-  std::printf("Time line: %s/trace.json (open it in Perfetto or chrome://tracing)\n", where.c_str());
-  std::printf("To resume: %s --work-dir %s --resume --epochs %lld\n", program.c_str(), where.c_str(),
-              static_cast<long long>(o.epochs));
+  std::printf("Time line: %s/trace.json (open it in Perfetto or chrome://tracing)\n",
+              where.c_str());
+  std::printf("To resume: %s --work-dir %s --resume --epochs %lld\n", program.c_str(),
+              where.c_str(), static_cast<long long>(o.epochs));
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The demo's net: two convolutions with BatchNorm, then a wide classifier that makes a checkpoint with
-// AdamW's state larger than 100 MB, so that there is something to overlap.
+// The demo's net: two convolutions with BatchNorm, then a wide classifier that makes a checkpoint
+// with AdamW's state larger than 100 MB, so that there is something to overlap.
 #pragma once
 
 #include <cstdint>

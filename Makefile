@@ -46,7 +46,7 @@ bench: ## build and run the benchmarks; raw JSON goes to build/bench/results
 	@. build/deps/env.sh; shopt -s nullglob; \
 	for program in build/bench/benchmarks/*; do \
 	  name=$$(basename $$program); echo "== $$name"; \
-	  BENCHMARK_OUT=build/bench/results/$$name.json BENCHMARK_OUT_FORMAT=json $$program; \
+	  $$program build/bench/results/$$name.json; \
 	done
 
 lint: ## layout, include arrows, names, and what GCC 12 miscompiles

@@ -23,7 +23,6 @@ if(MILLRACE_TESTS AND NOT GTest_FOUND)
   message(FATAL_ERROR "GoogleTest not found. Run 'cmake/setup.sh run test'.")
 endif()
 if(MILLRACE_BENCH)
-  find_package(benchmark REQUIRED)
 endif()
 
 if(MILLRACE_TORCH)

@@ -26,13 +26,12 @@ function(millrace_test name)
 endfunction()
 
 # millrace_benchmark(<name> SOURCES <files...> DEPENDS <targets...>): a program that `make bench`
-# builds and runs, without arguments. Google Benchmark writes its JSON to $BENCHMARK_OUT by itself;
-# another program writes its own there.
+# builds and runs as `<name> <raw.json>`. It prints its table and writes every measurement there.
 add_custom_target(millrace_benchmarks)
 function(millrace_benchmark name)
   cmake_parse_arguments(BENCH "" "" "SOURCES;DEPENDS" ${ARGN})
   add_executable(${name} ${BENCH_SOURCES})
-  target_link_libraries(${name} PRIVATE millrace_settings ${BENCH_DEPENDS} benchmark::benchmark)
+  target_link_libraries(${name} PRIVATE millrace_settings ${BENCH_DEPENDS})
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}")
   set_target_properties(${name} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/benchmarks")

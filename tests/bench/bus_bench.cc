@@ -7,7 +7,7 @@
 // noise floor: the same code, measured as if it were another. Times of one machine compare with
 // nothing but each other.
 //
-//   bus_bench [repetitions] [raw.json]
+//   bus_bench [raw.json] [repetitions]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -161,7 +161,7 @@ void write_json(const std::vector<Row>& rows, const char* path) {
 }  // namespace
 
 int main_of_bus_bench(int argc, char** argv) {
-  const int repetitions = argc > 1 ? std::max(33, std::atoi(argv[1])) : 99;
+  const int repetitions = argc > 2 ? std::max(33, std::atoi(argv[2])) : 99;
   std::vector<Row> rows;
   for (int hooks : {1, 4, 16}) {
     for (Row& row : make_rows(hooks)) rows.push_back(std::move(row));
@@ -169,7 +169,7 @@ int main_of_bus_bench(int argc, char** argv) {
   std::printf("g++ %s, %d repetitions of %d publishes\n", __VERSION__, repetitions, kPublishes);
   test::run_task(measure_all(rows, repetitions));
   print(rows);
-  if (argc > 2) write_json(rows, argv[2]);
+  if (argc > 1) write_json(rows, argv[1]);
   return 0;
 }
 

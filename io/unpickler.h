@@ -4,7 +4,7 @@
 // What is folded, because it is data and not a call: `_codecs.encode(text, 'latin1')` and empty
 // `bytes()` become Bytes, `set([...])` becomes Set, and `OrderedDict([[k, v], ...])` (Python 2)
 // gets its pairs. Protocol 5 and 4 objects come back as calls that protocol 2 can write: bytearray,
-// frozenset, and copyreg.__newobj_ex__ for NEWOBJ_EX.
+// frozenset, copyreg.__newobj_ex__ for NEWOBJ_EX, and getattr for a dotted name.
 //
 // Bounds. Time and memory are proportional to the input (about 500 bytes of memory for each byte of
 // a hostile one): a length is compared with the bytes that are left before anything is allocated,

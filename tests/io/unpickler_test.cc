@@ -94,6 +94,23 @@ TEST(Unpickler, NewObjectWithKeywordsIsACopyregCall) {
   EXPECT_EQ(call.args.as_sequence()->size(), 3U);
 }
 
+TEST(Unpickler, DottedNamesAreGetattrCalls) {
+  const auto value =
+      unpickle(bytes_of("\x80\x04\x8c\x01m\x8c\x05"s
+                        "A.B.c\x93."s));
+  ASSERT_TRUE(value.ok()) << value.fault().text();
+  EXPECT_EQ(describe(value.value()),
+            "=<__builtin__.getattr>(=<__builtin__.getattr>(<m.A>, 'B'), 'c')");
+}
+
+TEST(Unpickler, LegacyModuleIdIsItsClass) {
+  const auto value =
+      unpickle(bytes_of("\x80\x02(U\x06modulecm\nNet\nU\x01"s
+                        "fU\x01stQ)\x81."s));
+  ASSERT_TRUE(value.ok()) << value.fault().text();
+  EXPECT_EQ(describe(value.value()), "new <m.Net>()");
+}
+
 TEST(Unpickler, Python2OrderedDictGetsItsPairs) {
   const auto value =
       unpickle(bytes_of("\x80\x02"s
@@ -193,6 +210,10 @@ std::vector<Hostile> hostile_pickles() {
       {"memo stores of a big text",
        "\x80\x02"s + big + repeat("q\0r\1\0\0\0r\2\0\0\0"s, 50'000) + ".", limit},
       {"dups of a big text", "\x80\x02("s + big + repeat("2", 100'000) + "t.", limit},
+      {"dotted names from the memo",
+       "\x80\x04(\x8c\x01mq\0\x8c\xc8"s + repeat("a.", 100) + "q\1"s +
+           repeat("h\0h\1\x93"s, 20'000) + "t.",
+       limit},
       {"sets of a big list",
        "\x80\x02("s + "c__builtin__\nset\nq\0]q\1("s + repeat("N", 20'000) + "e" +
            repeat("h\0h\1\x85R"s, 20'000) + "t.",

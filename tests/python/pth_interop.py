@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import types
 import unittest
 import zipfile
 
@@ -98,7 +99,7 @@ def same(a, b, seen=None):
         return a == b
     if hasattr(a, "__slots__") and not isinstance(a, tuple):
         return all(same(getattr(a, n, None), getattr(b, n, None), seen) for n in a.__slots__)
-    if callable(a) or isinstance(a, type):
+    if isinstance(a, (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)):
         return a is b
     return same(getattr(a, "__dict__", None), getattr(b, "__dict__", None), seen)
 
@@ -167,8 +168,9 @@ def objects():
             torch.arange(5).to(t)
             for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8)
             + (torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool)
-            + (torch.complex64, torch.complex128, torch.uint16, torch.float8_e4m3fn)
+            + (torch.complex64, torch.complex128)
         ],
+        "newer dtypes": [torch.arange(5).to(t) for t in (torch.uint16, torch.float8_e4m3fn)],
         "torch values": [torch.float32, torch.Size([1, 2]), torch.device("cpu"), torch.strided],
         "rng state": torch.get_rng_state(),
         "numpy scalars": [np.float32(1.5), np.int64(7), np.bool_(True)],
@@ -267,6 +269,8 @@ class Interop(unittest.TestCase):
     def test_python_files_survive(self):
         for name, value in objects().items():
             for form in ("zip", "legacy", "deflated", "protocol 4", "no checksums"):
+                if (name, form) == ("newer dtypes", "legacy"):
+                    continue  # torch writes such a file and cannot read it
                 with self.subTest(object=name, form=form):
                     self.check_survives(value, form)
 

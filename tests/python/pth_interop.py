@@ -1,5 +1,6 @@
-"""Checks pth_tool against the real torch: files of ours that Python opens, files of Python's that we
-read and write again. Run as: pth_interop.py PTH_TOOL. Exits 77 (skip) when this Python has no torch.
+"""Checks pth_tool against the real torch: files of ours that Python opens, and files of Python's
+that we read and write again. Run as: pth_interop.py PTH_TOOL. Exits 77 (skip) when this Python has
+no torch.
 """
 
 import collections
@@ -287,9 +288,10 @@ class Interop(unittest.TestCase):
         if form == "deflated":
             rezipped(path, zipfile.ZIP_DEFLATED)
         original = torch.load(path, weights_only=False)
-        again = torch.load(self.reemit(path), weights_only=False)
-        self.assertTrue(same(original, again))
-        self.assertTrue(same(original, torch.load(self.reemit(path), weights_only=False, mmap=True)))
+        target = self.reemit(path)
+        for mmap in (False, True):
+            again = torch.load(target, weights_only=False, mmap=mmap)
+            self.assertTrue(same(original, again), f"mmap={mmap}")
 
     def test_safe_loading_survives(self):
         net, adamw = trained(lambda p: torch.optim.AdamW(p))

@@ -118,6 +118,7 @@ class Unpickler {
   void push_float();
   void push_global(std::string_view module, std::string_view name);
   void stack_global();
+  void persistent_id();
   void add_items(std::vector<Value> items, bool to_set);
   void add_pairs(std::vector<Value> flat);
   void reduce(bool new_object);
@@ -286,7 +287,34 @@ void Unpickler::stack_global() {
   if (name.as_string() == nullptr || module.as_string() == nullptr) {
     corrupt("A class name is not a string.");
   }
-  push_global(*module.as_string(), *name.as_string());
+  // A dotted name (a method, a nested class) has no form of its own in protocol 2, which writes
+  // getattr(Class, 'method').
+  std::string_view path = *name.as_string();
+  std::size_t dot = path.find('.');
+  push_global(*module.as_string(), path.substr(0, dot));
+  while (dot != std::string_view::npos) {
+    path.remove_prefix(dot + 1);
+    dot = path.find('.');
+    // Two bytes can fetch a name with a thousand dots from the memo.
+    spend(sizeof(Call) + 3 * sizeof(Value));
+    Value owner = pop();
+    push(Value(Value::Data(Global{"__builtin__", "getattr"})));
+    push_node(Tuple{{std::move(owner), Value(path.substr(0, dot))}});
+    reduce(false);
+  }
+}
+
+void Unpickler::persistent_id() {
+  Value id = pop();
+  // torch before 1.6 wrote ('module', class, file, source) for a module's class, once a file, and
+  // reads it as the class.
+  const auto* tuple = std::get_if<std::shared_ptr<Tuple>>(&id.data);
+  if (tuple != nullptr && (*tuple)->items.size() == 4 && (*tuple)->items[0] == Value("module") &&
+      as_global((*tuple)->items[1]) != nullptr) {
+    spend_copy((*tuple)->items[1]);
+    return push((*tuple)->items[1]);
+  }
+  push_node(PersistentId{std::move(id)});
 }
 
 void Unpickler::add_items(std::vector<Value> items, bool to_set) {
@@ -522,7 +550,7 @@ void add_objects(Handlers& on) {
   on[0x81] = [](Unpickler& u) { u.reduce(true); };
   on[0x92] = [](Unpickler& u) { u.new_object_ex(); };
   on['b'] = [](Unpickler& u) { u.build(); };
-  on['Q'] = [](Unpickler& u) { u.push_node(PersistentId{u.pop()}); };
+  on['Q'] = [](Unpickler& u) { u.persistent_id(); };
 }
 
 Handlers make_handlers() {

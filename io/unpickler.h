@@ -1,10 +1,12 @@
-// Reads a Python pickle, protocols 0 to 5, into an inert tree. Nothing is looked up, imported or
-// called: what Python would run becomes a Call node.
+// Reads a Python pickle of protocols 2 to 5 (any protocol, in binary operations) into an inert tree.
+// Nothing is looked up, imported or called: what Python would run becomes a Call node. The text
+// operations of protocols 0 and 1, which torch never wrote, are refused by name.
 //
 // What is folded, because it is data and not a call: `_codecs.encode(text, 'latin1')` and empty
 // `bytes()` become Bytes, `set([...])` becomes Set, and `OrderedDict([[k, v], ...])` (Python 2)
-// gets its pairs. Protocol 5 and 4 objects come back as calls that protocol 2 can write: bytearray,
-// frozenset, and copyreg.__newobj_ex__ for NEWOBJ_EX.
+// gets its pairs; ('module', class, file, source), a persistent id of legacy files, becomes the
+// class. Objects of protocols 4 and 5 come back as calls that protocol 2 can write: bytearray,
+// frozenset, copyreg.__newobj_ex__ for NEWOBJ_EX, and getattr for a dotted name.
 //
 // Bounds. Time and memory are proportional to the input (about 500 bytes of memory for each byte of
 // a hostile one): a length is compared with the bytes that are left before anything is allocated,

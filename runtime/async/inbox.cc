@@ -37,8 +37,7 @@ struct Inbox::Impl {
   Resumption waiter;
 };
 
-// A waiter is resumed on its own executor, which is the train context by contract.
-Inbox::Inbox(asio::any_io_executor) : impl_(std::make_unique<Impl>()) {}
+Inbox::Inbox() : impl_(std::make_unique<Impl>()) {}
 Inbox::~Inbox() = default;
 
 void Inbox::post(Notice notice) {

@@ -6,7 +6,6 @@
 // starves nobody.
 #pragma once
 
-#include <asio/any_io_executor.hpp>
 #include <functional>
 #include <memory>
 
@@ -19,7 +18,7 @@ class Inbox {
   // Runs on the train context when delivered; may publish events and await.
   using Notice = std::function<Task<>()>;
 
-  explicit Inbox(asio::any_io_executor train);
+  Inbox();
   ~Inbox();  // undelivered notices are dropped
   Inbox(const Inbox&) = delete;
   Inbox& operator=(const Inbox&) = delete;

@@ -42,16 +42,16 @@ const Batch* DataLoader::next() {
   const std::int64_t first = batch_ * options_.batch_size;
   const std::int64_t count = std::min(options_.batch_size, dataset_->size() - first);
   const auto specs = dataset_->fields();
-  std::vector<std::byte*> cursors(specs.size());
+  cursors_.resize(specs.size());
   for (std::size_t f = 0; f < specs.size(); ++f) {
     auto& bytes = current_.fields()[f].bytes;
     bytes.resize(static_cast<std::size_t>(count) * specs[f].bytes_per_sample());
-    cursors[f] = bytes.data();
+    cursors_[f] = bytes.data();
   }
   for (const std::int64_t index :
        sampler_.order().subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count))) {
-    dataset_->read(index, cursors);
-    for (std::size_t f = 0; f < specs.size(); ++f) cursors[f] += specs[f].bytes_per_sample();
+    dataset_->read(index, cursors_);
+    for (std::size_t f = 0; f < specs.size(); ++f) cursors_[f] += specs[f].bytes_per_sample();
   }
   current_.resize(count);
   ++batch_;

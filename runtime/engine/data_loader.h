@@ -51,6 +51,7 @@ class DataLoader {
   LoaderOptions options_;
   Sampler sampler_;
   Batch current_;
+  std::vector<std::byte*> cursors_;  // of next(), one per field; kept for its memory
   std::int64_t batch_ = 0;
 };
 

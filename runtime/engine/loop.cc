@@ -25,61 +25,56 @@ Task<> TrainLoop::run() {
 Task<> TrainLoop::run_epochs() {
   Progress& at = parts_.at;
   while (at.epoch < at.max_epochs && !parts_.stopped) {
-    co_await train_epoch();
+    co_await parts_.bus.publish(BeforeTrainEpoch{at});
+    co_await run_steps();
     if (parts_.stopped) break;
-    co_await validate(at.epoch, at.max_epochs);
+    co_await parts_.bus.publish(AfterTrainEpoch{at});
+    ++at.epoch;
+    if (val_ != nullptr && plan_.due(at.epoch, at.max_epochs)) co_await val_->run();
     // A resumed run continues inside its first epoch; all later ones start at their beginning.
     loader_.rewind();
   }
 }
 
-Task<> TrainLoop::train_epoch() {
-  Progress& at = parts_.at;
+Task<> TrainLoop::run_iters() {
+  const Progress& at = parts_.at;
   co_await parts_.bus.publish(BeforeTrainEpoch{at});
-  while (const Batch* batch = loader_.next()) {
-    co_await step(batch, loader_.position().batch - 1);
+  co_await run_steps();
+  if (!parts_.stopped) co_await parts_.bus.publish(AfterTrainEpoch{at});
+}
+
+// To the end of the epoch, or of an iteration-based run, or to a stop. Everything an iteration does
+// is in this one frame, so that the frames it makes (deliver, yield) are recycled by Asio.
+Task<> TrainLoop::run_steps() {
+  Progress& at = parts_.at;
+  EventBus& bus = parts_.bus;
+  while (const Batch* batch = next_batch()) {
+    const std::int64_t batch_idx = at.by_epoch ? loader_.position().batch - 1 : at.iter;
+    co_await bus.publish(BeforeTrainIter{at, batch_idx, *batch});
+    const StepOutput output = parts_.strategy.forward_backward(*batch);
+    if (output.step_due) {
+      co_await bus.publish(BeforeOptimizerStep{at, output});
+      parts_.strategy.optimizer_step();
+    }
+    co_await bus.publish(AfterTrainIter{at, batch_idx, *batch, output});
+    ++at.iter;
+    co_await parts_.inbox.deliver();
+    if (parts_.stopped) co_return;
+    if (at.by_epoch || val_ == nullptr || !plan_.due(at.iter, at.max_iters)) continue;
+    co_await val_->run();
     if (parts_.stopped) co_return;
   }
-  co_await parts_.bus.publish(AfterTrainEpoch{at});
-  ++at.epoch;
 }
 
-Task<> TrainLoop::run_iters() {
-  Progress& at = parts_.at;
-  co_await parts_.bus.publish(BeforeTrainEpoch{at});
-  while (at.iter < at.max_iters && !parts_.stopped) {
-    co_await step(next_endless(), at.iter);
-    if (!parts_.stopped) co_await validate(at.iter, at.max_iters);
-  }
-  if (parts_.stopped) co_return;
-  co_await parts_.bus.publish(AfterTrainEpoch{at});
-}
-
-const Batch* TrainLoop::next_endless() {
-  if (const Batch* batch = loader_.next()) return batch;
+const Batch* TrainLoop::next_batch() {
+  const bool by_epoch = parts_.at.by_epoch;
+  if (!by_epoch && parts_.at.iter >= parts_.at.max_iters) return nullptr;
+  const Batch* batch = loader_.next();
+  if (batch != nullptr || by_epoch) return batch;
+  // An iteration-based run reads its data again and again, each time in another order.
   loader_.sampler().set_epoch(loader_.sampler().epoch() + 1);
   loader_.rewind();
   return loader_.next();
-}
-
-// The frame of this coroutine, deliver()'s and the yield's are all an iteration needs; they are
-// recycled by Asio.
-Task<> TrainLoop::step(const Batch* batch, std::int64_t batch_idx) {
-  Progress& at = parts_.at;
-  EventBus& bus = parts_.bus;
-  co_await bus.publish(BeforeTrainIter{at, batch_idx, *batch});
-  const StepOutput output = parts_.strategy.forward_backward(*batch);
-  if (output.step_due) {
-    co_await bus.publish(BeforeOptimizerStep{at, output});
-    parts_.strategy.optimizer_step();
-  }
-  co_await bus.publish(AfterTrainIter{at, batch_idx, *batch, output});
-  ++at.iter;
-  co_await parts_.inbox.deliver();
-}
-
-Task<> TrainLoop::validate(std::int64_t done, std::int64_t last) {
-  if (val_ != nullptr && plan_.due(done, last)) co_await val_->run();
 }
 
 Task<> ValLoop::run() {

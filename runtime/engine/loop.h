@@ -60,10 +60,8 @@ class TrainLoop {
  private:
   Task<> run_epochs();
   Task<> run_iters();
-  Task<> train_epoch();
-  Task<> step(const Batch* batch, std::int64_t batch_idx);
-  Task<> validate(std::int64_t done, std::int64_t last);
-  const Batch* next_endless();
+  Task<> run_steps();
+  const Batch* next_batch();
 
   LoopParts parts_;
   DataLoader& loader_;

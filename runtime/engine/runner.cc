@@ -190,7 +190,7 @@ void Runner::Impl::subscribe_hooks() {
 Task<> Runner::Impl::train() {
   if (std::exchange(running, true)) throw Error("train() is already running on this runner");
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
-  Inbox box(executor);
+  Inbox box;
   std::exception_ptr error;
   try {
     if (!std::exchange(prepared, true)) {

@@ -41,7 +41,7 @@ Task<> check_order(Inbox& inbox, std::string& log) {
 
 TEST(Inbox, DeliversInPostingOrderAndOnlyInDeliver) {
   asio::io_context context(1);
-  Inbox inbox(context.get_executor());
+  Inbox inbox;
   std::string log;
   test::run_task(context, check_order(inbox, log));
 }
@@ -56,7 +56,7 @@ Task<> deliver_once(Inbox& inbox) { co_await inbox.deliver(); }
 
 TEST(Inbox, ANoticePostedByANoticeIsDeliveredInTheSameCall) {
   asio::io_context context(1);
-  Inbox inbox(context.get_executor());
+  Inbox inbox;
   std::string log;
   inbox.post([&] { return post_another(inbox, log); });
   test::run_task(context, deliver_once(inbox));
@@ -65,7 +65,7 @@ TEST(Inbox, ANoticePostedByANoticeIsDeliveredInTheSameCall) {
 
 TEST(Inbox, AnExceptionKeepsTheRestQueued) {
   asio::io_context context(1);
-  Inbox inbox(context.get_executor());
+  Inbox inbox;
   std::string log;
   inbox.post(appends(log, 'a'));
   inbox.post(fail);
@@ -94,7 +94,7 @@ TEST(AllocationCount, SeesNewAndAsiosFrames) {
 
 TEST(Inbox, DeliverWithNothingWaitingAllocatesNothing) {
   asio::io_context context(1);
-  Inbox inbox(context.get_executor());
+  Inbox inbox;
   std::uint64_t allocations = 1;
   test::run_task(context, count_deliver(inbox, allocations));
   EXPECT_EQ(allocations, 0u);
@@ -106,7 +106,7 @@ Task<> loop_until(Inbox& inbox, const bool& done) {
 
 TEST(Inbox, ALoopThatOnlyYieldsReceivesNoticesAndStarvesNoOtherHandler) {
   asio::io_context context(1);
-  Inbox inbox(context.get_executor());
+  Inbox inbox;
   bool handler_ran = false;
   bool done = false;
   asio::post(context, [&] { handler_ran = true; });
@@ -151,7 +151,7 @@ Task<> check_wait(Inbox& inbox, std::string& log) {
 
 TEST(Inbox, WaitSuspendsUntilANoticeComes) {
   asio::io_context context(1);
-  Inbox inbox(context.get_executor());
+  Inbox inbox;
   std::string log;
   test::run_task(context, check_wait(inbox, log));
   EXPECT_EQ(log, "wp12");
@@ -174,7 +174,7 @@ Task<> count_one(int& received, std::vector<int>& last, int sender, int number) 
 TEST(Inbox, TenThousandPostsFromFourThreads) {
   constexpr int kSenders = 4, kEach = 2500;
   TrainContext train;
-  Inbox inbox(train.executor());
+  Inbox inbox;
   int received = 0;  // train thread only
   std::vector<int> last(kSenders, -1);
   std::vector<std::thread> senders;
@@ -195,7 +195,7 @@ TEST(Inbox, UndeliveredNoticesAreDropped) {
   asio::io_context context(1);
   auto captured = std::make_shared<int>(0);
   {
-    Inbox inbox(context.get_executor());
+    Inbox inbox;
     inbox.post([captured]() -> Task<> { co_return; });
     EXPECT_EQ(captured.use_count(), 2);
   }

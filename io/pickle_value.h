@@ -140,6 +140,10 @@ std::optional<TensorRef> as_tensor(const Value& value);
 void set_attribute(Value& object, std::string_view name, Value value);
 const Value* attribute(const Value& object, std::string_view name);
 
+// A copy that shares no node with the original: what another thread may read while the original
+// changes. Sharing inside the value is kept.
+Value deep_copy(const Value& value);
+
 // A short printable form for messages and dumps, cut at `limit` characters.
 std::string describe(const Value& value, std::size_t limit = 200);
 

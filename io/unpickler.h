@@ -1,6 +1,6 @@
-// Reads a Python pickle of protocols 2 to 5 (any protocol, in binary operations) into an inert tree.
-// Nothing is looked up, imported or called: what Python would run becomes a Call node. The text
-// operations of protocols 0 and 1, which torch never wrote, are refused by name.
+// Reads a Python pickle of protocols 2 to 5 (any protocol, in binary operations) into an inert
+// tree. Nothing is looked up, imported or called: what Python would run becomes a Call node. The
+// text operations of protocols 0 and 1, which torch never wrote, are refused by name.
 //
 // What is folded, because it is data and not a call: `_codecs.encode(text, 'latin1')` and empty
 // `bytes()` become Bytes, `set([...])` becomes Set, and `OrderedDict([[k, v], ...])` (Python 2)

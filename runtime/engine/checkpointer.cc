@@ -247,7 +247,7 @@ Task<> Checkpointer::publish_outcome(std::shared_ptr<Job> job) {
     co_await run_.bus.publish(CheckpointCommitted{row});
     co_return;
   }
-  failures_.push_back(row.directory + "/" + row.name + ": " + row.error);
+  failures_.push_back({row.directory + "/" + row.name, row.error});
   run_.log.error("Saving " + row.name + " failed, earlier checkpoints are kept: " + row.error);
   last_saved_iter_ = last_saved_iter_ == row.iter ? -1 : last_saved_iter_;
   co_await run_.bus.publish(CheckpointFailed{row});

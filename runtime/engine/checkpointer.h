@@ -70,8 +70,11 @@ class Checkpointer {
   std::int64_t last_saved_iter() const noexcept { return last_saved_iter_; }
   // After a resume: the state equals this file's, and the next save is its child.
   void continue_from(const CheckpointIdentity& identity);
-  // One sentence per failed save of this train().
-  const std::vector<std::string>& failures() const noexcept { return failures_; }
+  struct Failure {
+    std::string path, error;
+  };
+  // The failed saves of this train(), oldest first.
+  const std::vector<Failure>& failures() const noexcept { return failures_; }
 
  private:
   struct Job;
@@ -96,7 +99,7 @@ class Checkpointer {
   std::string parent_id_;
   std::uint64_t generation_ = 0;  // the highest seen
   std::int64_t last_saved_iter_ = -1;
-  std::vector<std::string> failures_;
+  std::vector<Failure> failures_;
 };
 
 }  // namespace millrace

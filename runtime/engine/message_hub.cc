@@ -37,7 +37,7 @@ pickle::Value MessageHub::python_state() const {
   pickle::Value info = pickle::Value::ordered_dict();
   pickle::Value resumed = pickle::Value::ordered_dict();
   for (const auto& [name, value] : info_) {
-    info.set(name, value);
+    info.set(name, pickle::deep_copy(value));
     resumed.set(name, true);
   }
   pickle::Value hub = pickle::Value::dict();

@@ -36,8 +36,9 @@ class MessageHub {
   const pickle::Value* find_info(std::string_view name) const;
   void pop_info(std::string_view name);
 
-  // What Python sees: {log_scalars: {}, runtime_info, resumed_keys}. The history itself travels in
-  // our own record, so that the file opens with torch.load's safe default.
+  // What Python sees: {log_scalars: {}, runtime_info, resumed_keys}, a copy that shares nothing.
+  // The history itself travels in our own record, so that the file opens with torch.load's safe
+  // default.
   pickle::Value python_state() const;
   // Merges runtime_info of a file's message_hub; unknown shapes are ignored.
   void load_python_state(const pickle::Value& hub);

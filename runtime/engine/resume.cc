@@ -38,12 +38,24 @@ Task<> publish_loaded(CheckpointFile* file, EventBus* bus) {
   file->root() = std::move(content.root());
 }
 
+// Errors inside a section of our record name the file and the section.
+template <class Read>
+void read_section(const CheckpointFile& file, const std::string& section, Read read) {
+  try {
+    read();
+  } catch (const std::exception& error) {
+    throw CheckpointError(file.path(), "section '" + section + "': " + error.what());
+  }
+}
+
 void restore_data_position(const CheckpointFile& file, RunContext& run, const Progress& at) {
   if (run.train_loader == nullptr) return;
   LoaderPosition position{at.epoch, 0};
   if (const std::string* bytes = file.section("data")) {
-    RecordReader in(*bytes);
-    in(position.epoch, position.batch);
+    read_section(file, "data", [&] {
+      RecordReader in(*bytes);
+      in(position.epoch, position.batch);
+    });
   } else if (at.by_epoch) {
     // Written by another program: what the counters say, as far as they make sense.
     const std::int64_t batch = at.iter - at.epoch * at.epoch_length;
@@ -59,7 +71,9 @@ void restore_record(const CheckpointFile& file, RunContext& run, const HookList&
                  "states are not in it and start afresh");
     return;
   }
-  if (const std::string* rng = file.section("rng")) run.strategy.load_rng(*rng);
+  if (const std::string* rng = file.section("rng")) {
+    read_section(file, "rng", [&] { run.strategy.load_rng(*rng); });
+  }
   if (const std::string* hub = file.section("hub")) {
     const auto loaded = run.hub.load_history(*hub);
     if (!loaded) throw CheckpointError(file.path(), "log history: " + loaded.fault().text());
@@ -69,7 +83,7 @@ void restore_record(const CheckpointFile& file, RunContext& run, const HookList&
     const std::string name = section.substr(5);
     Hook* hook = hooks.find(name);
     if (hook != nullptr) {
-      hook->load_state(bytes);
+      read_section(file, section, [&, state = &bytes] { hook->load_state(*state); });
     } else {
       run.log.warn("The checkpoint holds a state of the hook '" + name + "', which this run lacks");
     }

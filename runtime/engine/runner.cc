@@ -86,6 +86,7 @@ struct Runner::Impl {
   void subscribe_hooks();
   void request_stop(std::string_view reason);
   void bind_inbox(Inbox* bound);
+  void forget_stop();
   IoPool& io();
 
   RunOptions options;
@@ -189,6 +190,7 @@ void Runner::Impl::subscribe_hooks() {
 
 Task<> Runner::Impl::train() {
   if (std::exchange(running, true)) throw Error("train() is already running on this runner");
+  if (std::exchange(stopped, false)) forget_stop();
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   Inbox box;
   std::exception_ptr error;
@@ -253,9 +255,10 @@ Task<> Runner::Impl::clean_up() {
   if (error) std::rethrow_exception(error);
   if (!checkpointer.failures().empty()) {
     const auto& failures = checkpointer.failures();
-    throw CheckpointError(failures.front(), "was not saved (" + std::to_string(failures.size()) +
-                                                " of this run's saves failed); earlier ones are "
-                                                "intact");
+    throw CheckpointError(failures.front().path,
+                          "was not saved: " + failures.front().error + " (" +
+                              std::to_string(failures.size()) +
+                              " of this run's saves failed; earlier checkpoints are intact)");
   }
 }
 
@@ -302,6 +305,12 @@ void Runner::Impl::bind_inbox(Inbox* bound) {
   if (bound != nullptr && stop_requested && !stopped) {
     bound->post([this] { return deliver_stop(); });
   }
+}
+
+// A stop ends one train(); the next one runs on.
+void Runner::Impl::forget_stop() {
+  const std::scoped_lock lock(stop_mutex);
+  stop_requested = false;
 }
 
 Task<> Runner::Impl::deliver_stop() {

@@ -1,5 +1,5 @@
-// What the engine costs per train iteration, without the step itself: loop, events, inbox yield, the
-// default hooks, and their log line every ten iterations (to a file).
+// What the engine costs per train iteration, without the step itself: loop, events, inbox yield,
+// the default hooks, and their log line every ten iterations (to a file).
 //
 // The step does nothing and a batch is two numbers. Every repetition measures each row once, in an
 // order that rotates; printed are minimum and median, the ratio of the minima to the bare loop, and
@@ -49,9 +49,11 @@ class NoStep final : public Strategy {
       allocations_ = test::thread_allocations();
     }
     if (++calls_ == kIterations) {
-      const double spent = std::chrono::duration<double, std::nano>(Clock::now() - started_).count();
+      const double spent =
+          std::chrono::duration<double, std::nano>(Clock::now() - started_).count();
       const auto steps = static_cast<double>(kIterations - kWarmUp - 1);
-      out_ = {spent / steps, static_cast<double>(test::thread_allocations() - allocations_) / steps};
+      out_ = {spent / steps,
+              static_cast<double>(test::thread_allocations() - allocations_) / steps};
     }
     return {{&scalar_, 1}, true};
   }

@@ -2,6 +2,8 @@
 #include <millrace/millrace.h>
 #include <torch/torch.h>
 
+#include "examples/quickstart/stop_when_learned.h"
+
 namespace mr = millrace;
 
 struct Net : torch::nn::Module {
@@ -21,7 +23,8 @@ int main() {
   parts.val = mr::loader(points, {.batch_size = 256});
   parts.metrics.push_back(std::make_unique<mr::Accuracy>());
   parts.hooks = mr::default_hooks();  // among them a checkpoint after every epoch
+  parts.hooks.add(std::make_unique<StopWhenLearned>());
   return mr::run(
-      {.work_dir = "work/quickstart", .max_epochs = 5, .resume = mr::Resume::automatic()},
+      {.work_dir = "work/quickstart", .max_epochs = 20, .resume = mr::Resume::automatic()},
       std::move(parts));
 }

@@ -99,6 +99,7 @@ Task<> ValLoop::run() {
     co_await bus.publish(AfterValEpoch{at, batches, view});
   }
   co_await bus.publish(AfterVal{at});
+  co_await parts_.inbox.deliver();  // a stop that the metrics gave reason for
 }
 
 }  // namespace millrace

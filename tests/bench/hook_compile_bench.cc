@@ -1,0 +1,66 @@
+// How long a user's tensor-free hook file takes to compile, against a file with the standard
+// headers it needs anyway. One core, the compiler of this build, -O2, no cache. Minimum and median
+// of the repetitions, which alternate.
+//
+//   hook_compile_bench [raw.json] [repetitions]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "tests/support/temp_dir.h"
+
+namespace {
+
+struct Row {
+  const char* name;
+  const char* source;
+  std::vector<double> seconds;
+};
+
+double compile(const std::string& file) {
+  const std::string command = std::string(MILLRACE_CXX) +
+                              " -std=c++20 -O2 -I" MILLRACE_SOURCE_DIR " -I" MILLRACE_INCLUDE_DIR
+                              " -c " +
+                              file + " -o " + file + ".o";
+  const auto start = std::chrono::steady_clock::now();
+  if (std::system(command.c_str()) != 0) std::exit(1);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int repetitions = argc > 2 ? std::atoi(argv[2]) : 9;
+  Row rows[] = {{"a user's hook file",
+                 "#include \"examples/quickstart/stop_when_learned.h\"\n"
+                 "void use(millrace::Subscriptions& on) { static StopWhenLearned hook; "
+                 "hook.subscribe(on); }\n",
+                 {}},
+                {"standard headers alone",
+                 "#include <chrono>\n#include <functional>\n#include <memory>\n#include <string>\n"
+                 "#include <vector>\nstd::string f() { return \"x\"; }\n",
+                 {}}};
+  const millrace::test::TempDir dir;
+  for (int r = 0; r < repetitions; ++r) {
+    for (std::size_t i = 0; i < std::size(rows); ++i) {
+      const std::string file = dir.path().string() + "/hook" + std::to_string(i) + ".cc";
+      std::ofstream(file) << rows[i].source;
+      rows[i].seconds.push_back(compile(file));
+    }
+  }
+  std::ofstream json(argc > 1 ? argv[1] : "/dev/null");
+  json << "[";
+  std::printf("%-24s %10s %10s\n", "compile", "min s", "median s");
+  for (Row& row : rows) {
+    std::sort(row.seconds.begin(), row.seconds.end());
+    const double median = row.seconds[row.seconds.size() / 2];
+    std::printf("%-24s %10.2f %10.2f\n", row.name, row.seconds.front(), median);
+    json << (&row == rows ? "" : ",") << "\n{\"name\": \"" << row.name
+         << "\", \"min_s\": " << row.seconds.front() << ", \"median_s\": " << median << "}";
+  }
+  json << "\n]\n";
+}

@@ -13,6 +13,7 @@
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/async/inbox.h"
 #include "millrace/runtime/async/run_on.h"
+#include "millrace/runtime/async/task_scope.h"
 #include "millrace/runtime/engine/checkpointer.h"
 #include "millrace/runtime/engine/loop.h"
 #include "millrace/runtime/engine/message_hub.h"
@@ -340,6 +341,13 @@ bool Runner::stopped() const noexcept { return impl_->stopped; }
 const std::string& Runner::stop_reason() const noexcept { return impl_->stop_reason; }
 void Runner::request_stop(std::string_view reason) { impl_->request_stop(reason); }
 
-Task<> Runner::train() { return impl_->train(); }
+// A scope of its own keeps the host's Asio cancellation out: it would end awaits of a run that has
+// I/O in flight. request_stop() is the way to end one.
+Task<> Runner::train() {
+  const asio::any_io_executor executor = co_await asio::this_coro::executor;
+  TaskScope shield(executor);
+  shield.spawn(impl_->train());
+  co_await shield.join();
+}
 
 }  // namespace millrace

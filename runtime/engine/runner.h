@@ -101,7 +101,8 @@ class Runner {
 
   // The whole run on the awaiting executor, which must be single-threaded. Ends through clean-up in
   // every case: I/O is drained and AfterRun is published also after an error or a stop, then the
-  // first error is thrown; failed saves count as one. Calling it again continues where it ended.
+  // first error is thrown; failed saves count as one. Calling it again continues where it ended. The
+  // host's Asio cancellation does not reach it: use request_stop().
   Task<> train();
 
   // Any thread, at any time. The iteration under way finishes, StopRequested is published, train()

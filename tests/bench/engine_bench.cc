@@ -117,6 +117,12 @@ NoStep::Reading run_bare(const std::shared_ptr<const Dataset>& data) {
   return reading;
 }
 
+HookList saving_by_iteration() {
+  DefaultHookOptions options;
+  options.checkpoint = {.interval = 1'000'000'000, .by_epoch = false};
+  return default_hooks(std::move(options));
+}
+
 HookList without(const char* name) {
   HookList hooks = default_hooks();
   hooks.remove(name);
@@ -156,6 +162,7 @@ int main(int argc, char** argv) {
       {"engine, no hooks", [&] { return run_engine(data, HookList()); }, {}, 0},
       {"default hooks", [&] { return run_engine(data, default_hooks()); }, {}, 0},
       {"default hooks (again)", [&] { return run_engine(data, default_hooks()); }, {}, 0},
+      {"checkpoints by iteration", [&] { return run_engine(data, saving_by_iteration()); }, {}, 0},
       {"without LoggerHook", [&] { return run_engine(data, without("LoggerHook")); }, {}, 0},
       {"without IterTimerHook", [&] { return run_engine(data, without("IterTimerHook")); }, {}, 0},
   };

@@ -1,16 +1,9 @@
 #include "millrace/runtime/engine/run.h"
 
-#include <asio/executor_work_guard.hpp>
-#include <asio/io_context.hpp>
-#include <asio/post.hpp>
-#include <asio/signal_set.hpp>
-#include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <optional>
 #include <string>
-#include <system_error>
 #include <utility>
 
 #include "millrace/runtime/async/error.h"
@@ -19,39 +12,18 @@
 namespace millrace {
 namespace {
 
-const char* signal_name(int number) { return number == SIGINT ? "SIGINT" : "SIGTERM"; }
-
-// The first signal asks for a stop, the second ends the process.
-class SignalStop {
- public:
-  SignalStop(asio::io_context& context, Runner& runner)
-      : signals_(context, SIGINT, SIGTERM), runner_(runner) {
-    wait();
-  }
-  void cancel() { signals_.cancel(); }
-
- private:
-  void wait() {
-    signals_.async_wait([this](const std::error_code& error, int number) {
-      if (error) return;
-      if (stopping_) std::_Exit(128 + number);
-      stopping_ = true;
-      runner_.request_stop(signal_name(number));
-      wait();
-    });
-  }
-
-  asio::signal_set signals_;
-  Runner& runner_;
-  bool stopping_ = false;
-};
+// LibTorch appends its own call stack to what(), which is no message to a person.
+std::string message(const std::exception& error) {
+  const std::string text = error.what();
+  return text.substr(0, text.find("\nframe #0: "));
+}
 
 void print_causes(const std::exception& error, std::string& text) {
   try {
     std::rethrow_if_nested(error);
   } catch (const std::exception& cause) {
-    if (text.find(cause.what()) == std::string::npos)
-      text += std::string("\n  because: ") + cause.what();
+    const std::string reason = message(cause);
+    if (text.find(reason) == std::string::npos) text += "\n  because: " + reason;
     print_causes(cause, text);
   } catch (...) {
   }
@@ -71,21 +43,20 @@ bool is_config_error(const std::exception& error) {
 }  // namespace
 
 void run_or_throw(Runner& runner, RunCommand command) {
-  asio::io_context main;
-  auto work = asio::make_work_guard(main);
-  std::optional<SignalStop> signals;
-  if (command.handle_signals) signals.emplace(main, runner);
-
+  if (!command.handle_signals) {
+    TrainContext().run(runner.train());
+    return;
+  }
+  std::optional<StopSignals> own;
+  StopSignals* signals = command.signals != nullptr ? command.signals : &own.emplace();
+  signals->listen([&runner](const char* name) { runner.request_stop(name); });
   std::exception_ptr error;
-  TrainContext train;
-  train.start(runner.train(), [&](std::exception_ptr outcome) {
-    error = outcome;
-    asio::post(main, [&] {
-      if (signals) signals->cancel();
-      work.reset();
-    });
+  TrainContext train;  // joined before `own` goes
+  train.start(runner.train(), [&error, signals](std::exception_ptr outcome) {
+    error = std::move(outcome);
+    signals->leave();
   });
-  main.run();
+  signals->serve();
   if (error) std::rethrow_exception(error);
 }
 
@@ -109,7 +80,7 @@ int run(RunOptions options, Parts parts, RunCommand command) {
 }
 
 int report_error(const std::exception& error) {
-  std::string text = std::string("error: ") + error.what();
+  std::string text = std::string("error: ") + message(error);
   print_causes(error, text);
   std::fprintf(stderr, "%s\n", text.c_str());
   return is_config_error(error) ? 2 : 1;

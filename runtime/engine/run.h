@@ -2,6 +2,7 @@
 #pragma once
 
 #include "millrace/runtime/engine/runner.h"
+#include "millrace/runtime/engine/stop_signals.h"
 
 namespace millrace {
 
@@ -9,6 +10,8 @@ struct RunCommand {
   // SIGINT and SIGTERM finish the iteration, save, drain and return 0; a second signal ends the
   // process at once with 128 + its number. Handlers are removed before run() returns.
   bool handle_signals = true;
+  // Made earlier by the program, so that start-up is covered too; null: run() makes its own.
+  StopSignals* signals = nullptr;
 };
 
 // Trains on a thread of its own; the calling thread only waits for signals, so that a second one

@@ -4,10 +4,13 @@
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/spdlog.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <ctime>
 #include <mutex>
 #include <utility>
 
@@ -56,9 +59,16 @@ class ConsoleSink final : public spdlog::sinks::base_sink<std::mutex> {
   void flush_() override { std::fflush(stdout); }
 
  private:
+  // Cut to the terminal: a wrapped line could not be erased again.
+  std::string fitting_status() const {
+    winsize size{};
+    const bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+    return known ? status_.substr(0, size.ws_col - 1u) : status_;
+  }
+
   void draw() {
     if (terminal_ && (!status_.empty() || drawn_)) {
-      std::fprintf(stdout, "\r\033[K%s", status_.c_str());
+      std::fprintf(stdout, "\r\033[K%s", fitting_status().c_str());
       drawn_ = !status_.empty();
     }
     std::fflush(stdout);
@@ -68,6 +78,26 @@ class ConsoleSink final : public spdlog::sinks::base_sink<std::mutex> {
   bool drawn_ = false;
   std::string status_;
 };
+
+// The level as the reference prints it: INFO, WARNING, ERROR.
+class UpperCaseLevel final : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&,
+              spdlog::memory_buf_t& out) override {
+    for (const char c : spdlog::level::to_string_view(message.level)) {
+      out.push_back(c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c);
+    }
+  }
+  std::unique_ptr<custom_flag_formatter> clone() const override {
+    return std::make_unique<UpperCaseLevel>();
+  }
+};
+
+std::unique_ptr<spdlog::formatter> line_format(const std::string& time) {
+  auto format = std::make_unique<spdlog::pattern_formatter>();
+  format->add_flag<UpperCaseLevel>('*').set_pattern(time + " - %n - %* - %v");
+  return format;
+}
 
 class CallbackSink final : public spdlog::sinks::base_sink<std::mutex> {
  public:
@@ -106,13 +136,18 @@ LogLevel parse_log_level(std::string_view name) {
 struct Logger::Impl {
   spdlog::logger logger{"millrace"};
   std::shared_ptr<ConsoleSink> console;
+  std::atomic<bool> told = false;  // that the log itself fails; once is enough
 };
 
 Logger::Logger(Options options) : impl_(std::make_unique<Impl>()) {
   impl_->logger.set_level(spdlog_level(options.level));
+  impl_->logger.set_error_handler([told = &impl_->told](const std::string& problem) {
+    if (!told->exchange(true))
+      std::fprintf(stderr, "warning: the log has gaps: %s\n", problem.c_str());
+  });
   if (options.console) {
     impl_->console = std::make_shared<ConsoleSink>();
-    impl_->console->set_pattern("%m/%d %H:%M:%S - %n - %l - %v");
+    impl_->console->set_formatter(line_format("%m/%d %H:%M:%S"));
     impl_->logger.sinks().push_back(impl_->console);
   }
   if (options.sink) {
@@ -134,7 +169,7 @@ void Logger::log(LogLevel level, std::string_view text) {
 void Logger::add_file(const std::filesystem::path& file) {
   try {
     auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(file.string());
-    sink->set_pattern("%Y/%m/%d %H:%M:%S - %n - %l - %v");
+    sink->set_formatter(line_format("%Y/%m/%d %H:%M:%S"));
     impl_->logger.sinks().push_back(std::move(sink));
   } catch (const spdlog::spdlog_ex& error) {
     throw StorageError("open log", file.string(), errno, error.what());

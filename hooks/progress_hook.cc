@@ -18,10 +18,19 @@ void ProgressHook::subscribe(Subscriptions& on) {
   newest.capacity = 4;
   newest.overflow = Overflow::kDropOldest;
   on.background<AfterTrainIter>(newest, [this](const AfterTrainIter::Owned& e) { draw(e); });
-  on.every<AfterRun>([this](const AfterRun&) { run_->log.set_status(""); });
+  on.every<BeforeTrain>([this](const BeforeTrain&) { end(false); });
+  on.every<AfterRun>([this](const AfterRun&) { end(true); });
+}
+
+void ProgressHook::end(bool ended) {
+  const std::scoped_lock lock(mutex_);
+  ended_ = ended;
+  if (ended) run_->log.set_status("");
 }
 
 void ProgressHook::draw(const AfterTrainIter::Owned& event) {
+  const std::scoped_lock lock(mutex_);
+  if (ended_) return;
   const auto now = std::chrono::steady_clock::now();
   const std::int64_t done = event.at.iter + 1;
   const std::int64_t total = std::max<std::int64_t>(event.at.max_iters, 1);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <mutex>
 #include <string_view>
 
 #include "millrace/runtime/engine/hook.h"
@@ -17,9 +18,12 @@ class ProgressHook final : public Hook {
   void subscribe(Subscriptions& on) override;
 
  private:
+  void end(bool ended);
   void draw(const AfterTrainIter::Owned& event);
 
   RunContext* run_ = nullptr;
+  std::mutex mutex_;  // the observer may still be drawing when the run ends
+  bool ended_ = false;
   std::chrono::steady_clock::time_point drawn_;  // observer thread
 };
 

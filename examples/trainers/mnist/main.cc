@@ -1,7 +1,6 @@
 // The demo: trains a digit classifier on the CPU and writes durable checkpoints beside the step.
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdlib>
+#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -9,84 +8,43 @@
 
 #include "examples/trainers/mnist/digits.h"
 #include "examples/trainers/mnist/net.h"
+#include "examples/trainers/mnist/options.h"
 #include "millrace/millrace.h"
 
 namespace mr = millrace;
 
 namespace {
 
-struct Options {
-  std::filesystem::path work_dir = "work/mnist";
-  std::filesystem::path data;
-  std::int64_t epochs = 10;
-  std::int64_t batch_size = 64;
-  std::int64_t width = 5632;
-  double lr = 1e-3;
-  std::int64_t save_interval = 25;
-  std::string mode = "auto";
-  std::int64_t keep = 3;
-  bool resume = false;
-  std::string resume_from;
-  std::uint64_t seed = 1;
-  int threads = 0;
-  std::string device = "cpu";
-};
+// What the last lines say.
+class OutcomeHook final : public mr::Hook {
+ public:
+  std::string_view name() const override { return "OutcomeHook"; }
+  void subscribe(mr::Subscriptions& on) override {
+    on.every<mr::AfterTrainIter>([this](const mr::AfterTrainIter&) { trained = true; });
+    on.every<mr::CheckpointCommitted>([this](const mr::CheckpointCommitted& e) {
+      saved_name = e.row.name;
+      saved_iter = e.row.iter;
+    });
+    on.every<mr::AfterValEpoch>([this](const mr::AfterValEpoch& e) {
+      accuracy = e.metrics.front().value;
+      measured_epoch = e.at.epoch;
+    });
+  }
 
-std::filesystem::path default_data() {
-  const char* folder = std::getenv("MILLRACE_DATA");
-  return std::filesystem::path(folder != nullptr ? folder : ".") / "mnist_5k.csv.gz";
-}
+  bool trained = false;
+  std::string saved_name;
+  std::int64_t saved_iter = -1;
+  double accuracy = 0;
+  std::int64_t measured_epoch = 0;  // 0: not measured
+};
 
 // One core is left to the copy and to I/O.
 int default_threads() {
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency() - 1));
 }
 
-void add_options(CLI::App& app, Options& o) {
-  app.add_option("--work-dir", o.work_dir, "where checkpoints, log and trace go")
-      ->capture_default_str();
-  app.add_option("--data", o.data, "mnist_5k.csv.gz; default: in $MILLRACE_DATA");
-  app.add_option("--epochs", o.epochs, "passes over the training digits")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--batch-size", o.batch_size, "digits per step")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--width", o.width, "neurons of the wide layer; sets the checkpoint's size")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--lr", o.lr, "AdamW's learning rate, after a warm-up of 50 steps")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  app.add_option("--save-interval", o.save_interval, "iterations between checkpoints")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--mode", o.mode, "how state is copied: auto, lazy, eager or blocking")
-      ->check(CLI::IsMember({"auto", "lazy", "eager", "blocking"}))
-      ->capture_default_str();
-  app.add_option("--keep", o.keep, "newest checkpoints that are kept; -1 keeps all")
-      ->capture_default_str();
-  auto* resume = app.add_flag("--resume", o.resume, "continue from the newest valid checkpoint");
-  app.add_option("--resume-from", o.resume_from, "continue from this checkpoint")->excludes(resume);
-  app.add_option("--seed", o.seed, "of weights, shuffling, dropout and the hold-out split")
-      ->capture_default_str();
-  app.add_option("--threads", o.threads, "LibTorch's threads; 0: all cores but one")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  app.add_option("--device", o.device, "cpu")->capture_default_str();
-}
-
-void check_device(const std::string& device) {
-  if (device == "cpu") return;
-  if (device == "cuda") {
-    throw mr::ConfigError("--device", "this build has no CUDA support; use --device cpu");
-  }
-  throw mr::ConfigError("--device", "unknown device '" + device + "'; valid: cpu",
-                        mr::nearest_name(device, {"cpu", "cuda"}));
-}
-
 mr::Parts make_parts(const Options& o) {
-  const Digits digits = load_digits(o.data.empty() ? default_data() : o.data, 0.2, o.seed);
+  const Digits digits = load_digits(o.data, 0.2, o.seed);
   mr::set_randomness(o.seed);
   mr::Parts parts;
   parts.strategy = digit_classifier(o.width, o.lr, o.threads > 0 ? o.threads : default_threads());
@@ -118,30 +76,43 @@ mr::RunOptions run_options(const Options& o) {
   return options;
 }
 
-void print_outcome(const mr::Runner& runner, const Options& o, const std::string& program) {
-  const std::string where = std::filesystem::absolute(o.work_dir).lexically_normal().string();
-  if (runner.stopped()) {
-    std::printf("Stopped by %s after iteration %lld; its checkpoint is durable.\n",
-                runner.stop_reason().c_str(), static_cast<long long>(runner.progress().iter));
+void print_stop(const mr::Runner& runner, const OutcomeHook& outcome) {
+  const std::int64_t iter = runner.progress().iter;
+  std::string where = "after iteration " + std::to_string(iter);
+  std::string saved = outcome.saved_name + " is durable";
+  if (iter == 0) where = "before the first iteration";
+  if (outcome.saved_iter != iter) saved = "nothing had to be saved";
+  std::printf("Stopped by %s %s; %s.\n", runner.stop_reason().c_str(), where.c_str(),
+              saved.c_str());
+}
+
+void print_outcome(const mr::Runner& runner, const OutcomeHook& outcome, const Options& o) {
+  if (runner.stopped()) print_stop(runner, outcome);
+  if (outcome.measured_epoch > 0) {
+    std::printf("Hold-out accuracy: %.4f, after epoch %lld\n", outcome.accuracy,
+                static_cast<long long>(outcome.measured_epoch));
   }
-  std::printf("Time line: %s/trace.json (open it in Perfetto or chrome://tracing)\n",
-              where.c_str());
-  std::printf("To resume: %s --work-dir %s --resume --epochs %lld\n", program.c_str(),
-              where.c_str(), static_cast<long long>(o.epochs));
+  if (outcome.trained || outcome.measured_epoch > 0) {
+    const auto trace = std::filesystem::absolute(o.work_dir / "trace.json").lexically_normal();
+    std::printf("Time line: %s (open it in Perfetto or chrome://tracing)\n", trace.c_str());
+  }
+  // A complete run has nothing left to do but to train longer.
+  const bool complete = runner.progress().epoch >= o.epochs;
+  std::printf("To resume: %s\n", resume_command(o, complete ? 2 * o.epochs : o.epochs).c_str());
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  Options options;
-  CLI::App app("Trains a digit classifier while writing durable checkpoints beside the step");
-  add_options(app, options);
-  CLI11_PARSE(app, argc, argv);
+  mr::StopSignals signals;
   try {
-    check_device(options.device);
+    Options options;
+    if (const auto code = parse_options(argc, argv, options)) return *code;
     mr::Runner runner(run_options(options), make_parts(options));
-    mr::run_or_throw(runner);
-    print_outcome(runner, options, argv[0]);
+    const auto& outcome =
+        static_cast<OutcomeHook&>(runner.hooks().add(std::make_unique<OutcomeHook>()));
+    mr::run_or_throw(runner, {.signals = &signals});
+    print_outcome(runner, outcome, options);
     return 0;
   } catch (const std::exception& error) {
     return mr::report_error(error);

@@ -1,0 +1,156 @@
+"""SIGINT and SIGTERM: the step is finished, the state is durable, the next run goes on exactly
+there. A second signal ends the program at once and leaves nothing that resume would take."""
+
+import json
+import random
+import re
+import signal
+import time
+import unittest
+
+import demo
+
+STOPPED = re.compile(r"^Stopped by (SIGINT|SIGTERM) (after iteration (\d+)|before the first "
+                     r"iteration); (.*)\.$", re.M)
+FOREVER = 100000  # epochs: the signal ends the run
+
+
+class Signals(demo.DemoTest):
+
+    def assert_stopped(self, done, number, work):
+        """Ended in order; returns the iteration whose checkpoint is durable."""
+        self.assert_succeeded(done)
+        match = STOPPED.search(done.out)
+        self.assertTrue(match, done)
+        self.assertEqual(match.group(1), number.name)
+        at = int(match.group(3))
+        self.assertEqual(match.group(4), f"iter_{at}.pth is durable", done)
+        self.assertEqual(demo.checkpoints(work)[-1], f"iter_{at}.pth")
+        self.assertTrue(demo.is_whole(work / f"iter_{at}.pth"))
+        self.assertEqual(demo.leftovers(work), [])
+        return at
+
+    def test_right_after_exec(self):
+        # Before main() the system's default action holds: the program may also die of the signal.
+        work = self.copy_of(demo.finished_run())
+        before = demo.without_run_logs(demo.tree(work))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            running = self.start(work, "--resume", epochs=FOREVER)
+            running.send(number)
+            done = running.finish()
+            self.assertIn(done.code, (0, -number), done)
+            self.assertEqual(demo.without_run_logs(demo.tree(work)), before)
+
+    def test_at_start_up(self):
+        work = self.copy_of(demo.finished_run())
+        before = demo.without_run_logs(demo.tree(work))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            for more, says in ((["--resume"], "after iteration 26; nothing had to be saved"),
+                               ([], "before the first iteration; nothing had to be saved")):
+                running = self.start(work, *more, epochs=FOREVER)
+                running.wait_for_handlers()
+                running.send(number)
+                done = running.finish()
+                self.assert_succeeded(done)
+                self.assertIn(f"Stopped by {number.name} {says}.\n", done.out, done)
+                self.assertEqual(demo.without_run_logs(demo.tree(work)), before)
+        done = demo.train(work, "--resume", epochs=3)
+        self.assert_resumed(done, work / "iter_26.pth")
+
+    def test_while_training_and_the_next_run_goes_on_exactly_there(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            work = self.scratch / number.name
+            running = self.start(work, epochs=FOREVER)
+            running.wait_for(r"\[2\]\[10/13\]")
+            running.send(number)
+            first = running.finish()
+            at = self.assert_stopped(first, number, work)
+            self.assertIn(f"Stop requested ({number.name}): finishing after iteration {at}\n",
+                          first.out)
+            epochs = at // demo.EPOCH + 2
+            second = demo.train(work, "--resume", epochs=epochs)
+            self.assert_succeeded(second)
+            self.assert_resumed(second, work / f"iter_{at}.pth")
+            unbroken = demo.train(self.scratch / f"unbroken-{number.name}", epochs=epochs)
+            joined = {**demo.losses(first.out), **demo.losses(second.out)}
+            self.assertEqual(joined, demo.losses(unbroken.out))
+            self.assertFalse(demo.losses(first.out).keys() & demo.losses(second.out).keys(),
+                             "no iteration is trained twice")
+            accuracy = r"Hold-out accuracy: .*"
+            self.assertEqual(re.findall(accuracy, second.out), re.findall(accuracy, unbroken.out))
+
+    def test_while_validating(self):
+        # One iteration an epoch, four batches of validation. Whether the signal met validation is
+        # seen afterwards: it left a span in the trace, but no metrics in the log.
+        met = False
+        for attempt in range(10):
+            number = (signal.SIGINT, signal.SIGTERM)[attempt % 2]
+            work = self.scratch / str(attempt)
+            running = self.start(work, "--batch-size", 4000, data=demo.FULL_DATA, epochs=FOREVER)
+            running.wait_for("Exp name:")
+            running.send(number)
+            done = running.finish()
+            at = self.assert_stopped(done, number, work)
+            spans = json.loads((work / "trace.json").read_text())["traceEvents"]
+            begun = any(s["name"] == f"validation after epoch {at}" for s in spans)
+            met = begun and not re.search(rf"Epoch\(val\) +\[{at}\]", done.out)
+            if met:
+                break
+        self.assertTrue(met, "no signal met a validation")
+        again = demo.train(work, "--batch-size", 4000, "--resume", data=demo.FULL_DATA,
+                           epochs=at + 1)
+        self.assert_succeeded(again)
+        self.assert_resumed(again, work / f"iter_{at}.pth", 1)
+        self.assertIn("Hold-out accuracy: ", again.out)
+
+    def test_during_a_save(self):
+        # Each run resumes from where the signal stopped the one before.
+        seed = random.SystemRandom().randrange(2**32)
+        random_delay = random.Random(seed)
+        work = self.scratch / "work"
+        at = 0
+        for attempt in range(8):
+            number = (signal.SIGINT, signal.SIGTERM)[attempt % 2]
+            with self.subTest(seed=seed, attempt=attempt):
+                running = self.start(work, "--resume", "--save-interval", 2, width=256,
+                                     epochs=FOREVER)
+                if at > 0:
+                    running.wait_for(rf"Resumed from {work}/iter_{at}\.pth, .* iter: {at}$")
+                running.wait_for("Saving checkpoint at")
+                time.sleep(random_delay.uniform(0, 0.02))  # where in the save: any place will do
+                running.send(number)
+                stopped = self.assert_stopped(running.finish(), number, work)
+                self.assertGreater(stopped, at)
+                at = stopped
+
+    def test_second_signal_ends_at_once(self):
+        # Both signals are there when the stopped program goes on: whichever it reads second ends
+        # it, long before a step of the wide net and its save are through.
+        work = self.copy_of(demo.finished_run())
+        before = demo.without_run_logs(demo.tree(work))
+        for more, line in (([], r"\[1\]\[10/13\]"), (["--save-interval", 3], "Saving checkpoint")):
+            folder = self.scratch / line.strip("\\[")[:3]
+            running = self.start(folder, *more, width=4096, epochs=FOREVER)
+            running.wait_for(line)
+            running.send(signal.SIGSTOP)
+            running.wait_until_stopped()
+            running.send(signal.SIGINT)
+            running.send(signal.SIGTERM)
+            running.send(signal.SIGCONT)
+            done = running.finish()
+            self.assertIn(done.code, (128 + signal.SIGINT, 128 + signal.SIGTERM), done)
+            self.assertNotIn("To resume", done.out)
+            for name in demo.checkpoints(folder):
+                self.assertTrue(demo.is_whole(folder / name), name)
+        self.assertEqual(demo.without_run_logs(demo.tree(work)), before)
+        # What the save left half-written is swept by the next run, not read.
+        half = demo.leftovers(folder)
+        done = demo.train(folder, "--resume", "--save-interval", 100, width=4096, epochs=1)
+        self.assert_succeeded(done)
+        for name in half:
+            self.assertIn(f"Removed {name}, left behind by an interrupted save", done.out)
+        self.assertEqual(demo.leftovers(folder), [])
+
+
+if __name__ == "__main__":
+    demo.main()

@@ -1,0 +1,87 @@
+"""Which files remain: --keep, kill -9 at any moment, and the same training in every mode."""
+
+import random
+import re
+import signal
+import time
+import zipfile
+
+import demo
+
+
+class Keep(demo.DemoTest):
+
+    def test_exactly_the_newest_remain(self):
+        for keep, names in ((3, ["iter_20.pth", "iter_24.pth", "iter_26.pth"]),
+                            (1, ["iter_26.pth"]),
+                            (-1, [f"iter_{n}.pth" for n in (4, 8, 12, 16, 20, 24, 26)])):
+            with self.subTest(keep=keep):
+                work = self.scratch / str(keep)
+                self.assert_succeeded(demo.train(work, "--save-interval", 4, "--keep", keep))
+                self.assertEqual(demo.checkpoints(work), names)
+                self.assertEqual((work / "last_checkpoint").read_text(), f"{work}/iter_26.pth")
+                self.assertEqual(demo.leftovers(work), [])
+
+    def test_across_a_resume(self):
+        work = self.scratch / "work"
+        for epochs in (1, 2):
+            self.assert_succeeded(demo.train(work, "--save-interval", 4, "--keep", 3, "--resume",
+                                             epochs=epochs))
+        self.assertEqual(demo.checkpoints(work), ["iter_20.pth", "iter_24.pth", "iter_26.pth"])
+
+
+class Kill(demo.DemoTest):
+
+    def test_there_is_always_a_valid_checkpoint(self):
+        seed = random.SystemRandom().randrange(2**32)
+        chance = random.Random(seed)
+        work = self.scratch / "work"
+        newest = 0
+        for kill in range(10):
+            with self.subTest(seed=seed, kill=kill):
+                running = self.start(work, "--resume", "--keep", 1, "--save-interval", 2,
+                                     epochs=100000)
+                if kill > 0:
+                    match = running.wait_for(r"Resumed from .*/iter_(\d+)\.pth|from scratch")
+                    self.assertGreaterEqual(int(match.group(1) or 0), newest, "".join(running.lines))
+                # A save waits for the one before: when the second is announced, one is durable.
+                for _ in range(chance.randint(2, 12)):
+                    running.wait_for("Saving checkpoint at")
+                time.sleep(chance.uniform(0, 0.02))  # where in the save: any place will do
+                running.send(signal.SIGKILL)
+                self.assertEqual(running.finish().code, -signal.SIGKILL)
+                valid = [name for name in demo.checkpoints(work) if demo.is_whole(work / name)]
+                self.assertTrue(valid, demo.tree(work))
+                self.assertGreater(demo.iteration(valid[-1]), newest)
+                newest = demo.iteration(valid[-1])
+        epochs = newest // demo.EPOCH + 1
+        done = demo.train(work, "--resume", "--keep", 1, "--save-interval", 2, epochs=epochs)
+        self.assert_succeeded(done)
+        self.assertEqual(demo.checkpoints(work), [f"iter_{epochs * demo.EPOCH}.pth"])
+        self.assertEqual(demo.leftovers(work), [])
+
+
+class Modes(demo.DemoTest):
+
+    def weights(self, path):
+        with zipfile.ZipFile(path) as archive:
+            return [entry.CRC for entry in archive.infolist() if "/data/" in entry.filename]
+
+    def test_every_mode_trains_the_same(self):
+        runs = {}
+        for mode in ("blocking", "lazy", "eager", "auto"):
+            work = self.scratch / mode
+            done = demo.train(work, "--mode", mode, "--save-interval", 2, width=512)
+            self.assert_succeeded(done)
+            shown = set(re.findall(r"^iter_\d+\.pth +(\w+)", done.out, re.M))
+            self.assertTrue(shown == {mode} or mode == "auto" and len(shown) == 1, shown)
+            runs[mode] = (demo.losses(done.out), re.findall("accuracy: .*?(?= )", done.out),
+                          [self.weights(work / name) for name in demo.checkpoints(work)])
+        self.assertEqual(len(runs["blocking"][0]), 2)
+        self.assertGreater(len(runs["blocking"][2][0]), 30)
+        for mode, run in runs.items():
+            self.assertEqual(run, runs["blocking"], mode)
+
+
+if __name__ == "__main__":
+    demo.main()

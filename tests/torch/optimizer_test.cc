@@ -1,7 +1,10 @@
 // What both optimizers share: the gate, groups, and loading.
 #include "millrace/runtime/torch/optimizer.h"
 
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
+
+#include <cstring>
 
 #include "millrace/io/memory_storage.h"
 #include "millrace/io/pickler.h"
@@ -154,13 +157,21 @@ TEST(Optimizer, GroupsSurviveARoundTrip) {
     target->load_group(source->group());
     return std::pair(source->group(), target->group());
   };
-  const auto [adam_written, adam_read] = group_after(
-      adamw({.lr = 0.5, .beta1 = 0.7, .beta2 = 0.8, .eps = 1e-3, .weight_decay = 0.2}), adamw());
+  const auto [adam_written, adam_read] = group_after(adamw({.lr = 0.5,
+                                                            .beta1 = 0.7,
+                                                            .beta2 = 0.8,
+                                                            .eps = 1e-3,
+                                                            .weight_decay = 0.2,
+                                                            .maximize = true}),
+                                                     adamw());
   EXPECT_EQ(adam_written, adam_read);
   const auto [sgd_written, sgd_read] =
       group_after(sgd({.lr = 0.5, .momentum = 0.7, .dampening = 0.3, .weight_decay = 0.2}),
                   sgd({.momentum = 0.9}));
   EXPECT_EQ(sgd_written, sgd_read);
+  const auto [nesterov_written, nesterov_read] = group_after(
+      sgd({.momentum = 0.7, .nesterov = true, .maximize = true}), sgd({.momentum = 0.9}));
+  EXPECT_EQ(nesterov_written, nesterov_read);
 }
 
 TEST(Optimizer, ContinuesExactlyFromALoadedState) {
@@ -250,6 +261,21 @@ TEST(Optimizer, RefusesAFileThatDoesNotFitAndStaysAsItWas) {
   EXPECT_THAT(refusal(*to_momentum, saved(*target)), HasSubstr("another kind of optimizer"));
 }
 
+// The parameters fit and a state does not: a number would fit everywhere by broadcasting.
+TEST(Optimizer, RefusesStatesOfAnotherShape) {
+  StateGate gate;
+  const auto target = adamw({.lr = 1e-2})(test::some_parameters());
+  train(*target, gate, 0, 4);
+  for (const char* name : {"step", "exp_avg", "exp_avg_sq"}) {
+    CheckpointFile file = saved(*target);
+    pickle::Value& states = *file.root().find("optimizer")->find("state");
+    const bool is_step = std::string(name) == "step";
+    const pickle::Value replacement = *states.find(0)->find(is_step ? "exp_avg" : "step");
+    states.find(4)->set(name, replacement);
+    EXPECT_THAT(refusal(*target, file), HasSubstr(name));
+  }
+}
+
 TEST(Optimizer, RefusesTheOtherKindInBothDirectionsWithoutTensors) {
   StateGate gate;
   // Plain SGD keeps no tensors, so the names of its group tell the kinds apart.
@@ -269,6 +295,7 @@ TEST(Optimizer, RefusesAmsgradThatDiffers) {
   const auto without = adamw()(test::some_parameters());
   train(*without, gate, 0, 2);
   EXPECT_THAT(refusal(*with, saved(*without)), HasSubstr("max_exp_avg_sq"));
+  EXPECT_THAT(refusal(*without, saved(*with)), HasSubstr("max_exp_avg_sq"));
 }
 
 }  // namespace

@@ -315,7 +315,7 @@ TEST(Overlap, TheOptimizerWaitsForThePartTheCopierIsIn) {
       SCOPED_TRACE(std::string(optimizer.name) + ", large part " + std::to_string(nth));
       // Nobody writes a frozen parameter, so nobody waits for it.
       EXPECT_EQ(stepped_before_release, frozen);
-      if (!frozen) EXPECT_TRUE(intact_at_release);
+      EXPECT_TRUE(frozen || intact_at_release);
       scene.expect_file_is_the_state_at_capture();
       expect_training_went_on(scene);
     }
@@ -336,7 +336,7 @@ TEST(Overlap, BlockingMeansNothingRunsBeforeTheCommit) {
       if (e.at.epoch == 1) went_on = true;
     };
     scene.events.after_epoch = [&](const AfterTrainEpoch& e) {
-      if (e.at.epoch == 0) EXPECT_TRUE(in_commit);  // the hook after CheckpointHook waited too
+      EXPECT_TRUE(in_commit || e.at.epoch > 0);
     };
     scene.events.committed = [&](const CheckpointCommitted& e) {
       if (e.row.name == "epoch_1.pth") committed = true;

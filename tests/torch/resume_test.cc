@@ -3,6 +3,7 @@
 // shuffled, the learning rate warms up; LibTorch uses one thread.
 #include <gmock/gmock.h>
 
+#include <map>
 #include <regex>
 
 #include "millrace/runtime/engine/checkpoint_file.h"
@@ -89,9 +90,9 @@ void PrintTo(const Case& c, std::ostream* out) {
   *out << c.mode << ", every " << c.interval << " " << c.unit << ", dies after " << c.die_after;
 }
 
-class Resume : public testing::TestWithParam<Case> {};
+class ResumeAfterKill : public testing::TestWithParam<Case> {};
 
-TEST_P(Resume, IsExact) {
+TEST_P(ResumeAfterKill, IsExact) {
   const Case& c = GetParam();
   const Strings saving = {"mode=" + c.mode, "save=" + c.unit,
                           "interval=" + std::to_string(c.interval)};
@@ -130,12 +131,12 @@ TEST_P(Resume, IsExact) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    , Resume,
+    , ResumeAfterKill,
     testing::Values(Case{"lazy", "epoch", 1, 20}, Case{"eager", "epoch", 1, 20},
                     Case{"blocking", "epoch", 1, 20}, Case{"lazy", "iter", 7, 14},
                     Case{"eager", "iter", 7, 14}, Case{"blocking", "iter", 7, 14}),
-    [](const auto& info) {
-      return info.param.mode + (info.param.unit == "epoch" ? "AtAnEpochsEnd" : "InMidEpoch");
+    [](const testing::TestParamInfo<Case>& tested) {
+      return tested.param.mode + (tested.param.unit == "epoch" ? "AtAnEpochsEnd" : "InMidEpoch");
     });
 
 // Saving is an observer: how, when and whether a run saves does not change what it computes.

@@ -39,7 +39,7 @@ struct MixedNet : nn::Module {
   static torch::Tensor square(std::int64_t width) { return torch::randn({width, width}) * 0.05; }
 
   torch::Tensor forward(const torch::Tensor& input) {
-    torch::Tensor x = dropout(torch::relu(norm(hidden(input)))) * scale;
+    torch::Tensor x = dropout(norm(torch::relu(hidden(input)))) * scale;
     x = torch::tanh(mid(x)) + x;
     x = torch::tanh(frozen(x)) + x;
     x = torch::tanh(tied(x)) + x;

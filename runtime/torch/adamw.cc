@@ -82,7 +82,12 @@ class AdamW final : public Optimizer {
       const pickle::Value* found = values.find(key);
       return found != nullptr ? found->as_double().value_or(fallback) : fallback;
     };
+    const auto flag = [&](const char* key, bool fallback) {
+      const pickle::Value* found = values.find(key);
+      return found != nullptr ? found->as_bool().value_or(fallback) : fallback;
+    };
     set_learning_rate(number("lr", learning_rate()));
+    options_.maximize = flag("maximize", options_.maximize);
     options_.eps = number("eps", options_.eps);
     options_.weight_decay = number("weight_decay", options_.weight_decay);
     const pickle::Value* betas = values.find("betas");

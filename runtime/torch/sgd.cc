@@ -59,7 +59,13 @@ class Sgd final : public Optimizer {
       const pickle::Value* found = values.find(key);
       return found != nullptr ? found->as_double().value_or(fallback) : fallback;
     };
+    const auto flag = [&](const char* key, bool fallback) {
+      const pickle::Value* found = values.find(key);
+      return found != nullptr ? found->as_bool().value_or(fallback) : fallback;
+    };
     set_learning_rate(number("lr", learning_rate()));
+    options_.maximize = flag("maximize", options_.maximize);
+    options_.nesterov = flag("nesterov", options_.nesterov);
     options_.weight_decay = number("weight_decay", options_.weight_decay);
     options_.dampening = number("dampening", options_.dampening);
     if (options_.momentum != 0) options_.momentum = number("momentum", options_.momentum);

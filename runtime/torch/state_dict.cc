@@ -156,6 +156,20 @@ ModelMatch match_model(const Model& model, const pickle::Value& state_dict) {
 
 namespace {
 
+std::string other_kind(const std::string& what) {
+  return what + ": it was saved by another kind of optimizer";
+}
+
+// Every number in our group, which includes those that make the kind (betas, momentum), is in the
+// file's; flags came and went between releases of torch.
+void check_group(const Optimizer& optimizer, const pickle::Value& group, const std::string& path) {
+  const pickle::Value own = optimizer.group();
+  for (const auto& [key, value] : *own.as_mapping()) {
+    if (value.is_none() || value.as_bool() || group.find(key) != nullptr) continue;
+    throw CheckpointError(path, other_kind("optimizer group lacks '" + *key.as_string() + "'"));
+  }
+}
+
 // One parameter's state in the file, checked against the parameter.
 Optimizer::NamedTensors read_state(const Optimizer& optimizer, std::size_t i,
                                    const pickle::Value& state, const CheckpointFile& file) {
@@ -165,15 +179,25 @@ Optimizer::NamedTensors read_state(const Optimizer& optimizer, std::size_t i,
     const pickle::Value* value = state.find(name);
     const auto leaf = value != nullptr ? pickle::as_tensor(*value) : std::nullopt;
     if (!leaf) {
-      throw CheckpointError(file.path(), where + " lacks the tensor '" + name +
-                                             "': it was saved by another kind of optimizer");
+      throw CheckpointError(file.path(), other_kind(where + " lacks the tensor '" + name + "'"));
     }
-    if (!leaf->sizes.empty() && !same_shape(optimizer.parameters()[i], *leaf)) {
+    // The step is one number, every other state is as large as its parameter.
+    const bool fits =
+        name == "step" ? leaf->numel() == 1 : same_shape(optimizer.parameters()[i], *leaf);
+    if (!fits) {
       throw CheckpointError(file.path(), where + ", '" + name + "', has shape " +
                                              shape_text(leaf->sizes) + ", the parameter " +
                                              shape_text(optimizer.parameters()[i].sizes()));
     }
     tensors.emplace_back(name, tensor_over(file, *leaf));
+  }
+  for (const auto& [name, value] : *state.as_mapping()) {
+    const bool known =
+        std::any_of(tensors.begin(), tensors.end(), [&](const auto& t) { return name == t.first; });
+    if (known || !pickle::as_tensor(value)) continue;
+    throw CheckpointError(file.path(),
+                          other_kind(where + " has the tensor " + pickle::describe(name) +
+                                     ", which this run's does not keep"));
   }
   return tensors;
 }
@@ -200,10 +224,16 @@ void load_optimizer_tree(Optimizer& optimizer, const CheckpointFile& file, State
                                            " parameters, this model has " +
                                            std::to_string(optimizer.parameters().size()));
   }
+  check_group(optimizer, group_items->front(), file.path());
   std::vector<Optimizer::NamedTensors> loaded(count);
   for (std::size_t i = 0; i < count; ++i) {
     const pickle::Value* state = states->find((*indices)[i]);
-    if (state != nullptr) loaded[i] = read_state(optimizer, i, *state, file);
+    if (state == nullptr) continue;
+    if (state->as_mapping() == nullptr) {
+      throw CheckpointError(file.path(),
+                            "optimizer state of parameter " + std::to_string(i) + " is no mapping");
+    }
+    loaded[i] = read_state(optimizer, i, *state, file);
   }
   for (std::size_t i = 0; i < count; ++i) {
     if (loaded[i].empty()) {

@@ -11,6 +11,7 @@ import unittest
 import co_await_rule
 import header_check
 import include_rules
+import readme_code
 import source_tree
 import style_rules
 
@@ -188,6 +189,27 @@ class HeaderCheck(unittest.TestCase):
             '#pragma once\n#include "millrace/runtime/torch/load.h"\n',
         ):
             self.assertEqual(len(self.problems(text)), 1, text)
+
+
+class ReadmeCode(unittest.TestCase):
+    FILES = {"a.cc": "int a;\n\nvoid f() {\n  g();\n\n  h();\n}\n"}
+
+    def problems(self, block, path="a.cc"):
+        text = f"# Title\n\n<!-- from: {path} -->\n\n```cpp\n{block}```\n"
+        return readme_code.check_text(text, self.FILES.get)
+
+    def test_good(self):
+        for block in ("int a;\n", "g();\n\nh();\n", "  g();\n", self.FILES["a.cc"]):
+            self.assertEqual(self.problems(block), [], block)
+        self.assertEqual(readme_code.check_text("```cpp\nint b;\n```\n", self.FILES.get), [])
+
+    def test_bad(self):
+        for block in ("int b;\n", "int a;\nvoid f() {\n", "g();\n  h();\n", "int\n", "\n", ""):
+            self.assertEqual(len(self.problems(block)), 1, block)
+        self.assertEqual(len(self.problems("int a;\n", "b.cc")), 1)
+        self.assertIn("README.md:3:", self.problems("int b;\n")[0])
+        text = "<!-- from: a.cc -->\nint a;\n\n```cpp\nint a;\n```\n"
+        self.assertEqual(len(readme_code.check_text(text, self.FILES.get)), 1)
 
 
 class SourceTree(unittest.TestCase):

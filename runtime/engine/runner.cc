@@ -86,6 +86,7 @@ struct Runner::Impl {
   void subscribe_hooks();
   void request_stop(std::string_view reason);
   void bind_inbox(Inbox* bound);
+  void forget_stop();
   IoPool& io();
 
   RunOptions options;
@@ -189,6 +190,8 @@ void Runner::Impl::subscribe_hooks() {
 
 Task<> Runner::Impl::train() {
   if (std::exchange(running, true)) throw Error("train() is already running on this runner");
+  stopped = false;  // what ended an earlier train() does not end this one
+  stop_reason.clear();
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   Inbox box;
   std::exception_ptr error;
@@ -209,6 +212,7 @@ Task<> Runner::Impl::train() {
   } catch (...) {
     if (!error) error = std::current_exception();
   }
+  forget_stop();
   running = false;
   log.flush();
   if (error) std::rethrow_exception(error);
@@ -302,6 +306,11 @@ void Runner::Impl::bind_inbox(Inbox* bound) {
   if (bound != nullptr && stop_requested && !stopped) {
     bound->post([this] { return deliver_stop(); });
   }
+}
+
+void Runner::Impl::forget_stop() {
+  const std::scoped_lock lock(stop_mutex);
+  stop_requested = false;
 }
 
 Task<> Runner::Impl::deliver_stop() {

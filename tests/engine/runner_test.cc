@@ -78,20 +78,24 @@ TEST_F(ConfigTest, ATrainLoaderIsRequired) {
 TEST_F(ConfigTest, ExactlyOneLength) {
   run.options.max_iters = 5;
   EXPECT_EQ(error_of_runner(), "max_epochs: give exactly one of max_epochs and max_iters, above 0");
-  run.options.max_epochs = run.options.max_iters = 0;
+}
+TEST_F(ConfigTest, NoLengthAtAll) {
+  run.options.max_epochs = 0;
   EXPECT_THAT(error_of_runner(), HasSubstr("exactly one of max_epochs and max_iters"));
 }
-TEST_F(ConfigTest, ValidationNumbers) {
+TEST_F(ConfigTest, ValidationBegin) {
   run.options.val_begin = -1;
   EXPECT_EQ(error_of_runner(), "val_begin: must not be negative");
-  run.options.val_begin = 1;
+}
+TEST_F(ConfigTest, ValidationInterval) {
   run.options.val_interval = 0;
   EXPECT_EQ(error_of_runner(), "val_interval: must be at least 1");
 }
-TEST_F(ConfigTest, ValidationNeedsLoaderAndMetrics) {
+TEST_F(ConfigTest, MetricsNeedALoader) {
   run.parts.metrics.push_back(std::make_unique<Accuracy>());
   EXPECT_EQ(error_of_runner(), "val: val and metrics should be either both given or both left out");
-  run.parts.metrics.clear();
+}
+TEST_F(ConfigTest, ALoaderNeedsMetrics) {
   run.parts.val = loader(test::fake_dataset(4));
   EXPECT_THAT(error_of_runner(), HasSubstr("either both given or both left out"));
 }

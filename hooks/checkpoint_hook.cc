@@ -72,7 +72,7 @@ std::string CheckpointHook::filename(std::int64_t step) const {
 
 void CheckpointHook::before_train(const BeforeTrain&) {
   run_->log.info("Checkpoints will be saved to " + store_->location() + ".");
-  if (state_loaded_) return;
+  if (std::exchange(list_known_, true)) return;
   // Resumed from another program's file: its message hub lists what it kept.
   const pickle::Value* ids = run_->hub.find_info("keep_ckpt_ids");
   const auto* items = ids != nullptr ? ids->as_sequence() : nullptr;
@@ -193,7 +193,7 @@ void CheckpointHook::load_state(std::string_view state) {
   RecordReader in(state);
   in(ids, stop_files_);
   kept_.restore(ids);
-  state_loaded_ = true;
+  list_known_ = true;
 }
 
 }  // namespace millrace

@@ -75,7 +75,7 @@ class CheckpointHook final : public Hook {
   RunContext* run_ = nullptr;
   CheckpointStore* store_ = nullptr;
   LastN kept_;
-  bool state_loaded_ = false;
+  bool list_known_ = false;                 // kept_ is this run's own, not to be taken from the hub
   std::map<std::string, Pending> pending_;  // by file name
   std::vector<std::string> stop_files_;     // mid-epoch files, given up after the next regular one
   std::int64_t saving_step_ = 0;            // for save_state(), which runs inside a save

@@ -4,6 +4,7 @@
 #include <asio/this_coro.hpp>
 #include <chrono>
 #include <ctime>
+#include <exception>
 #include <utility>
 
 #include "millrace/events/checkpoint_events.h"
@@ -192,7 +193,7 @@ Task<> Checkpointer::capture(std::shared_ptr<Job> job) {
 
   CheckpointIdentity& identity = job->record.identity;
   identity.save_id = new_save_id();
-  identity.parent_id = std::exchange(parent_id_, identity.save_id);
+  identity.parent_id = parent_id_;
   identity.generation = ++generation_;
   identity.reason = request.reason;
   identity.epoch = request.epoch;
@@ -226,6 +227,7 @@ Task<> Checkpointer::write(std::shared_ptr<Job> job) {
   const auto work = [file = job.get()] { file->write_file(); };
   try {
     co_await run_on(io_->pool.executor(), work);
+    parent_id_ = row.save_id;  // before the next capture, which waits for this task
   } catch (const std::exception& error) {
     row.error = error.what();
   }
@@ -279,11 +281,17 @@ Task<> Checkpointer::remove(CheckpointStore* store, std::vector<std::string> nam
 
 Task<> Checkpointer::drain() {
   if (!io_) co_return;
+  std::exception_ptr error;
   do {
-    co_await io_->writes.join();
-    co_await io_->removals.join();
-    co_await io_->inbox.deliver();
+    try {
+      co_await io_->writes.join();
+      co_await io_->removals.join();
+      co_await io_->inbox.deliver();
+    } catch (...) {  // a hook's; what is in flight must end all the same
+      if (!error) error = std::current_exception();
+    }
   } while (io_->writes.active() + io_->removals.active() > 0 || !io_->inbox.empty());
+  if (error) std::rethrow_exception(error);
 }
 
 void Checkpointer::continue_from(const CheckpointIdentity& identity) {

@@ -63,7 +63,8 @@ class Checkpointer {
   Task<> save(SaveRequest request);
   // Removes files on the I/O pool; each becomes a CheckpointRemoved event.
   void retire(CheckpointStore& store, std::vector<std::string> names);
-  // Until nothing is in flight and every completion has been published.
+  // Until nothing is in flight and every completion has been published, also when a hook throws on
+  // the way; then the first such error.
   Task<> drain();
 
   // The last save that was committed or is in flight counts as this state's file.
@@ -96,7 +97,7 @@ class Checkpointer {
   Storage* default_storage_ = nullptr;  // where checkpoints live unless out_dir says otherwise
   std::unique_ptr<Io> io_;
 
-  std::string parent_id_;
+  std::string parent_id_;         // of the last durable save
   std::uint64_t generation_ = 0;  // the highest seen
   std::int64_t last_saved_iter_ = -1;
   std::vector<Failure> failures_;

@@ -57,7 +57,8 @@ std::vector<HistoryBuffer::Entry> HistoryBuffer::newest(std::size_t limit) const
 }
 
 void HistoryBuffer::assign(const std::vector<Entry>& entries) {
-  values_ = entries;
+  const auto n = static_cast<std::ptrdiff_t>(std::min(entries.size(), max_length_));
+  values_.assign(entries.end() - n, entries.end());
   first_ = 0;
 }
 

@@ -31,6 +31,7 @@ class HistoryBuffer {
   };
   // The newest `limit` entries, oldest first: what a checkpoint keeps.
   std::vector<Entry> newest(std::size_t limit) const;
+  // Replaces everything by the newest max_length of them.
   void assign(const std::vector<Entry>& entries);
 
  private:

@@ -52,8 +52,13 @@ class RecordWriter {
 
 class RecordReader {
  public:
-  explicit RecordReader(std::string_view bytes)
-      : size_(bytes.size()), stream_(std::string(bytes), std::ios::binary), archive_(stream_) {}
+  explicit RecordReader(std::string_view bytes) try
+      : size_(bytes.size()),
+        stream_(std::string(bytes), std::ios::binary),
+        archive_(stream_) {  // reads one byte
+  } catch (const cereal::Exception& error) {
+    throw RecordError(error.what());
+  }
 
   template <class... T>
   void operator()(T&... values) {

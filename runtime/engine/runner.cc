@@ -191,7 +191,8 @@ void Runner::Impl::subscribe_hooks() {
 
 Task<> Runner::Impl::train() {
   if (std::exchange(running, true)) throw Error("train() is already running on this runner");
-  if (std::exchange(stopped, false)) forget_stop();
+  stopped = false;  // what ended an earlier train() does not end this one
+  stop_reason.clear();
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   Inbox box;
   std::exception_ptr error;
@@ -212,6 +213,7 @@ Task<> Runner::Impl::train() {
   } catch (...) {
     if (!error) error = std::current_exception();
   }
+  forget_stop();
   running = false;
   log.flush();
   if (error) std::rethrow_exception(error);

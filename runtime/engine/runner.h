@@ -106,7 +106,8 @@ class Runner {
   Task<> train();
 
   // Any thread, at any time. The iteration under way finishes, StopRequested is published, train()
-  // cleans up and returns normally. Later requests are ignored.
+  // cleans up and returns normally. Later requests are ignored. It ends one train(): the one that
+  // runs, else the next.
   void request_stop(std::string_view reason);
   bool stopped() const noexcept;  // train context, or after train()
   const std::string& stop_reason() const noexcept;

@@ -10,10 +10,10 @@
 struct Options {
   std::filesystem::path work_dir = "work/mnist";
   std::filesystem::path data;  // default: mnist_5k.csv.gz in $MILLRACE_DATA, or here
-  std::int64_t epochs = 10;
+  std::int64_t epochs = 18;
   std::int64_t batch_size = 64;
   std::int64_t width = 5632;
-  double lr = 1e-3;
+  double lr = 3e-4;
   std::int64_t save_interval = 25;
   std::string mode = "auto";
   std::int64_t keep = 3;

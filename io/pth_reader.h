@@ -26,6 +26,8 @@ struct PthLimits {
   std::size_t max_depth = 1'000;
 };
 
+struct PthContents;  // internal
+
 class PthReader {
  public:
   // Reads the directory and the pickle (CRC checked). The object is kept open by the reader.
@@ -49,9 +51,8 @@ class PthReader {
   Result<std::monostate> verify() const;
 
  private:
-  struct Impl;
-  explicit PthReader(std::shared_ptr<const Impl> impl);
-  std::shared_ptr<const Impl> impl_;  // shared so that the reader stays copyable
+  explicit PthReader(std::shared_ptr<const PthContents> contents);
+  std::shared_ptr<const PthContents> contents_;  // shared so that the reader stays copyable
 };
 
 }  // namespace millrace

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The gate on the cost of a publish: at most 40 instructions, and 16 more for each of the 16 inline
-# subscribers, whose own work is 4 or 5 of them. Instructions, unlike times, are the same on every run:
-# the difference of two lengths leaves out the start of the program.
+# subscribers, whose own work is 4 or 5 of them. Instructions, unlike times, are the same on every
+# run: the difference of two lengths leaves out the start of the program.
 # Usage: publish_instructions.sh <program>; exits with 77 (skipped) where valgrind is missing.
 set -eu
 limit=$((40 + 16 * 16))

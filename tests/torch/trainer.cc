@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -179,8 +180,10 @@ RunOptions run_options(const Arguments& arguments) {
   options.max_iters = arguments.number("iters", 0);
   options.seed = static_cast<std::uint64_t>(arguments.number("seed", 3));
   options.log_console = false;
-  options.log_sink = [](LogLevel, std::string_view line) {
-    write_line("log " + std::string(line));
+  options.log_sink = [](LogLevel, std::string_view text) {
+    std::string line(text);  // the table of hooks has several
+    std::replace(line.begin(), line.end(), '\n', '|');
+    write_line("log " + line);
   };
   const std::string resume = arguments.text("resume");
   if (resume == "auto") {

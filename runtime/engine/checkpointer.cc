@@ -120,6 +120,14 @@ CheckpointStore& Checkpointer::open_store(const std::filesystem::path& out_dir) 
   return *stores_.back();
 }
 
+std::vector<CheckpointStore*> Checkpointer::stores() {
+  if (!opened_.empty()) return opened_;
+  if (stores_.empty()) {
+    stores_.push_back(std::make_unique<CheckpointStore>(*default_storage_, *work_storage_));
+  }
+  return {stores_.front().get()};
+}
+
 Task<> Checkpointer::start(asio::any_io_executor train, Inbox& inbox, IoPool& io) {
   io_.reset(new Io{inbox, io, TaskScope(train), TaskScope(train)});
   failures_.clear();

@@ -38,12 +38,25 @@ Task<> publish_loaded(CheckpointFile* file, EventBus* bus) {
   file->root() = std::move(content.root());
 }
 
+// A section that cannot be decoded is the file's fault, and the error says which file.
+template <class Load>
+void decode_section(const CheckpointFile& file, const std::string& name, Load load) {
+  try {
+    load();
+  } catch (const RecordError& error) {
+    throw CheckpointError(file.path(),
+                          "its section '" + name + "' cannot be read: " + error.what());
+  }
+}
+
 void restore_data_position(const CheckpointFile& file, RunContext& run, const Progress& at) {
   if (run.train_loader == nullptr) return;
   LoaderPosition position{at.epoch, 0};
   if (const std::string* bytes = file.section("data")) {
-    RecordReader in(*bytes);
-    in(position.epoch, position.batch);
+    decode_section(file, "data", [&] {
+      RecordReader in(*bytes);
+      in(position.epoch, position.batch);
+    });
   } else if (at.by_epoch) {
     // Written by another program: what the counters say, as far as they make sense.
     const std::int64_t batch = at.iter - at.epoch * at.epoch_length;
@@ -64,12 +77,14 @@ void restore_record(const CheckpointFile& file, RunContext& run, const HookList&
     const auto loaded = run.hub.load_history(*hub);
     if (!loaded) throw CheckpointError(file.path(), "log history: " + loaded.fault().text());
   }
-  for (const auto& [section, bytes] : file.record()->sections) {
+  for (const auto& entry : file.record()->sections) {
+    const std::string& section = entry.first;
+    const std::string& bytes = entry.second;
     if (!section.starts_with("hook/")) continue;
     const std::string name = section.substr(5);
     Hook* hook = hooks.find(name);
     if (hook != nullptr) {
-      hook->load_state(bytes);
+      decode_section(file, section, [&] { hook->load_state(bytes); });
     } else {
       run.log.warn("The checkpoint holds a state of the hook '" + name + "', which this run lacks");
     }

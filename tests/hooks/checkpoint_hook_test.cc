@@ -239,6 +239,13 @@ TEST_F(CheckpointHookTest, OutDirThatIsTheWorkDirIsTheWorkDir) {
   EXPECT_THAT(names(), ElementsAre("epoch_4.pth"));
 }
 
+TEST_F(CheckpointHookTest, AWorkDirWithALastSlashHasANameToo) {
+  run.options.work_dir = dir.path() / "run" / "";
+  save({.interval = 4, .out_dir = dir.path() / "out"});
+  run.train();
+  EXPECT_THAT(names(dir.path() / "out" / "run"), ElementsAre("epoch_4.pth"));
+}
+
 // ---- stops
 
 TEST_F(CheckpointHookTest, AStopAmidAnEpochSavesTheIteration) {

@@ -36,11 +36,12 @@ TEST_F(TraceTest, IsOneTimeLineOfStepsAndSaves) {
   run.options.experiment_name = "a \"quoted\" name\n";
   run.train();
   std::multiset<std::string> names;
-  for (const json& event : trace()["traceEvents"]) {
+  const json whole = trace();
+  for (const json& event : whole["traceEvents"]) {
     if (event["ph"] != "X") continue;
     EXPECT_GE(event["ts"].get<double>(), 0);
     EXPECT_GE(event["dur"].get<double>(), 0);
-    names.insert(event["name"]);
+    names.insert(event["name"].get<std::string>());
   }
   for (int step = 1; step <= 8; ++step) EXPECT_EQ(names.count("step " + std::to_string(step)), 1u);
   for (const std::string file : {"epoch_1.pth", "epoch_2.pth"}) {

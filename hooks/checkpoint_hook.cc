@@ -184,7 +184,11 @@ std::string CheckpointHook::save_state() const {
   const LastN ahead = with_pending();
   // With what the commit of this save gives up: should a crash come in between, the next run does
   // it.
-  out(saving_step_ >= 0 ? ahead.saved_after(saving_step_) : ahead.ids(), stop_files_);
+  std::vector<std::string> stop_files = stop_files_;
+  for (const auto& [file, what] : pending_) {
+    if (!what.regular) stop_files.push_back(file);
+  }
+  out(saving_step_ >= 0 ? ahead.saved_after(saving_step_) : ahead.ids(), stop_files);
   return std::move(out).take();
 }
 

@@ -52,6 +52,12 @@ pickle::Value meta_of(const RunContext& run, const SaveRequest& request) {
   return meta;
 }
 
+// Absolute, and without a last slash.
+std::filesystem::path full_path(const std::filesystem::path& path) {
+  const auto full = std::filesystem::absolute(path).lexically_normal();
+  return full.has_filename() ? full : full.parent_path();
+}
+
 Task<> publish_removed(EventBus* bus, std::shared_ptr<RemovedRow> row) {
   co_await bus->publish(CheckpointRemoved{*row});
 }
@@ -106,18 +112,22 @@ Checkpointer::~Checkpointer() = default;
 
 CheckpointStore& Checkpointer::open_store(const std::filesystem::path& out_dir) {
   Storage* storage = default_storage_;
-  const auto same = [](const std::filesystem::path& a, const std::filesystem::path& b) {
-    return std::filesystem::absolute(a).lexically_normal() ==
-           std::filesystem::absolute(b).lexically_normal();
-  };
-  if (!out_dir.empty() && !same(out_dir, run_.work_dir)) {
-    const auto leaf = std::filesystem::absolute(run_.work_dir).lexically_normal().filename();
-    storages_.push_back(std::make_unique<LocalStorage>(out_dir / leaf));
+  const std::filesystem::path work_dir = full_path(run_.work_dir);
+  if (!out_dir.empty() && full_path(out_dir) != work_dir) {
+    storages_.push_back(std::make_unique<LocalStorage>(out_dir / work_dir.filename()));
     storage = storages_.back().get();
   }
   stores_.push_back(std::make_unique<CheckpointStore>(*storage, *work_storage_));
   opened_.push_back(stores_.back().get());
   return *stores_.back();
+}
+
+std::vector<CheckpointStore*> Checkpointer::stores() {
+  if (!opened_.empty()) return opened_;
+  if (stores_.empty()) {
+    stores_.push_back(std::make_unique<CheckpointStore>(*default_storage_, *work_storage_));
+  }
+  return {stores_.front().get()};
 }
 
 Task<> Checkpointer::start(asio::any_io_executor train, Inbox& inbox, IoPool& io) {

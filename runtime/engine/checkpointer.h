@@ -51,7 +51,9 @@ class Checkpointer {
   // Hook::attach(): the store below `out_dir`, the default one when that is empty. As in the
   // reference, an out_dir other than the work dir gets the work dir's last component appended.
   CheckpointStore& open_store(const std::filesystem::path& out_dir);
-  const std::vector<CheckpointStore*>& stores() const noexcept { return opened_; }
+  // Where an automatic resume looks: every opened store; in a run that does not save, the default
+  // one.
+  std::vector<CheckpointStore*> stores();
 
   // Train context, once per train(): binds the executors, prepares every store on the I/O pool (a
   // work dir that cannot be written fails here) and finds the generation to continue from.

@@ -38,13 +38,14 @@ Task<> publish_loaded(CheckpointFile* file, EventBus* bus) {
   file->root() = std::move(content.root());
 }
 
-// Errors inside a section of our record name the file and the section.
-template <class Read>
-void read_section(const CheckpointFile& file, const std::string& section, Read read) {
+// A section that cannot be decoded is the file's fault, and the error says which file.
+template <class Load>
+void decode_section(const CheckpointFile& file, const std::string& name, Load load) {
   try {
-    read();
+    load();
   } catch (const std::exception& error) {
-    throw CheckpointError(file.path(), "section '" + section + "': " + error.what());
+    throw CheckpointError(file.path(),
+                          "its section '" + name + "' cannot be read: " + error.what());
   }
 }
 
@@ -52,7 +53,7 @@ void restore_data_position(const CheckpointFile& file, RunContext& run, const Pr
   if (run.train_loader == nullptr) return;
   LoaderPosition position{at.epoch, 0};
   if (const std::string* bytes = file.section("data")) {
-    read_section(file, "data", [&] {
+    decode_section(file, "data", [&] {
       RecordReader in(*bytes);
       in(position.epoch, position.batch);
     });
@@ -72,18 +73,20 @@ void restore_record(const CheckpointFile& file, RunContext& run, const HookList&
     return;
   }
   if (const std::string* rng = file.section("rng")) {
-    read_section(file, "rng", [&] { run.strategy.load_rng(*rng); });
+    decode_section(file, "rng", [&] { run.strategy.load_rng(*rng); });
   }
   if (const std::string* hub = file.section("hub")) {
     const auto loaded = run.hub.load_history(*hub);
     if (!loaded) throw CheckpointError(file.path(), "log history: " + loaded.fault().text());
   }
-  for (const auto& [section, bytes] : file.record()->sections) {
+  for (const auto& entry : file.record()->sections) {
+    const std::string& section = entry.first;
+    const std::string& bytes = entry.second;
     if (!section.starts_with("hook/")) continue;
     const std::string name = section.substr(5);
     Hook* hook = hooks.find(name);
     if (hook != nullptr) {
-      read_section(file, section, [&, state = &bytes] { hook->load_state(*state); });
+      decode_section(file, section, [&] { hook->load_state(bytes); });
     } else {
       run.log.warn("The checkpoint holds a state of the hook '" + name + "', which this run lacks");
     }

@@ -282,7 +282,8 @@ Task<> Runner::Impl::restore() {
     co_await resume_from(std::move(file), context, at, parts.hooks);
     co_return;
   }
-  const auto find = [stores = &checkpointer.stores()] { return find_newest(*stores); };
+  const std::vector<CheckpointStore*> stores = checkpointer.stores();
+  const auto find = [&stores] { return find_newest(stores); };
   FoundCheckpoint found = co_await run_on(io().executor(), find);
   for (const std::string& note : found.notes) log.warn(note);
   if (found.file) {

@@ -103,7 +103,7 @@ struct CheckpointerTest : ::testing::Test {
 
 class OverlapTest : public CheckpointerTest, public ::testing::WithParamInterface<StageMode> {};
 INSTANTIATE_TEST_SUITE_P(, OverlapTest, ::testing::Values(StageMode::kLazy, StageMode::kEager),
-                         [](const auto& info) { return std::string(stage_mode_name(info.param)); });
+                         [](const auto& mode) { return std::string(stage_mode_name(mode.param)); });
 
 // (i) The commit is held until training is over: 49 steps run beside it.
 TEST_P(OverlapTest, TrainingGoesOnWhileTheStorageBlocks) {

@@ -126,10 +126,8 @@ class Signals(demo.DemoTest):
     def test_second_signal_ends_at_once(self):
         # Both signals are there when the stopped program goes on: whichever it reads second ends
         # it, long before a step of the wide net and its save are through.
-        work = self.copy_of(demo.finished_run())
-        before = demo.without_run_logs(demo.tree(work))
         for more, line in (([], r"\[1\]\[10/13\]"), (["--save-interval", 3], "Saving checkpoint")):
-            folder = self.scratch / line.strip("\\[")[:3]
+            folder = self.scratch / ("save" if more else "step")
             running = self.start(folder, *more, width=4096, epochs=FOREVER)
             running.wait_for(line)
             running.send(signal.SIGSTOP)
@@ -142,7 +140,6 @@ class Signals(demo.DemoTest):
             self.assertNotIn("To resume", done.out)
             for name in demo.checkpoints(folder):
                 self.assertTrue(demo.is_whole(folder / name), name)
-        self.assertEqual(demo.without_run_logs(demo.tree(work)), before)
         # What the save left half-written is swept by the next run, not read.
         half = demo.leftovers(folder)
         done = demo.train(folder, "--resume", "--save-interval", 100, width=4096, epochs=1)

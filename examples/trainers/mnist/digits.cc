@@ -100,8 +100,8 @@ Digits load_digits(const std::filesystem::path& file, double holdout, std::uint6
   if (table.labels.empty()) throw millrace::ConfigError("data", file.string() + " holds no digit");
   const auto split = millrace::stratified_split(table.labels, holdout, seed);
   if (split.train.empty() || split.holdout.empty()) {
-    throw millrace::ConfigError("data", file.string() + " holds too few digits to keep " +
-                                            "some of them for validation");
+    throw millrace::ConfigError(
+        "data", file.string() + " holds too few digits to keep " + "some of them for validation");
   }
   return {pick(table, split.train), pick(table, split.holdout)};
 }

@@ -6,6 +6,7 @@
 #include "millrace/io/checkpoint_store.h"
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/engine/checkpointer.h"
+#include "millrace/runtime/engine/data_loader.h"
 #include "millrace/runtime/engine/logger.h"
 #include "millrace/runtime/engine/message_hub.h"
 #include "millrace/runtime/engine/record_stream.h"
@@ -70,8 +71,13 @@ std::string CheckpointHook::filename(std::int64_t step) const {
   return name.replace(name.find(kPlaceholder), kPlaceholder.size(), std::to_string(step));
 }
 
-void CheckpointHook::before_train(const BeforeTrain&) {
+void CheckpointHook::before_train(const BeforeTrain& event) {
   run_->log.info("Checkpoints will be saved to " + store_->location() + ".");
+  if (options_.by_epoch && !event.at.by_epoch) {
+    run_->log.warn(
+        "CheckpointHook counts epochs, and an iteration-based run has one: it saves at the "
+        "end only. Set by_epoch = false to save by iterations");
+  }
   if (std::exchange(list_known_, true)) return;
   // Resumed from another program's file: its message hub lists what it kept.
   const pickle::Value* ids = run_->hub.find_info("keep_ckpt_ids");
@@ -107,7 +113,7 @@ Task<> CheckpointHook::on_stop(const StopRequested& event) {
   if (at.iter == 0 || run_->checkpointer.last_saved_iter() == at.iter) co_return;
   run_->log.info("Saving checkpoint at " + std::to_string(at.iter) +
                  " iterations, before stopping");
-  const bool epoch_finished = at.by_epoch && at.iter == at.epoch * at.epoch_length;
+  const bool epoch_finished = at.by_epoch && run_->train_loader->position().batch == 0;
   if (!options_.by_epoch) {
     co_await save(at.iter, at.epoch, at.iter, "stop");
   } else if (epoch_finished) {
@@ -144,7 +150,7 @@ Task<> CheckpointHook::save_as(std::string file, Pending what, std::int64_t epoc
   request.iter = iter;
   request.store = store_;
   pending_.emplace(std::move(file), what);
-  co_await run_->checkpointer.save(std::move(request));
+  co_await run_->checkpointer.save(std::move(request));  // a throw ends the run, and this runner
 }
 
 LastN CheckpointHook::with_pending() const {
@@ -177,7 +183,9 @@ void CheckpointHook::committed(const CheckpointCommitted& event) {
   run_->checkpointer.retire(*store_, std::move(victims));
 }
 
-void CheckpointHook::failed(const CheckpointFailed& event) { pending_.erase(event.row.name); }
+void CheckpointHook::failed(const CheckpointFailed& event) {
+  if (event.row.directory == store_->location()) pending_.erase(event.row.name);
+}
 
 std::string CheckpointHook::save_state() const {
   RecordWriter out;

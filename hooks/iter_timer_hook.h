@@ -1,6 +1,7 @@
 // IterTimerHook: seconds per iteration and seconds waiting for data, and the time that is left.
 //
-// <mode>/data_time runs from the end of the previous iteration to the batch being there,
+// <mode>/data_time runs from this hook's last call to the batch being there, so it holds what later
+// hooks of the iteration before took (a blocking save, say), as in the reference;
 // <mode>/time over the whole iteration. Info "eta", in seconds: mean time since this run started
 // times what is left, so a resumed run does not count work it did not do.
 #pragma once

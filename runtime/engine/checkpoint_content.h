@@ -28,6 +28,17 @@ class CheckpointContent {
   }
   bool remove(std::string_view key) { return root_.erase(pickle::Value(key)); }
 
+  // Ends the hooks' part: what they set is copied, because the I/O thread reads it while they may
+  // go on changing theirs. The trees of tensors were made for this save and stay.
+  void detach() {
+    pickle::Value copy = pickle::Value::dict();
+    for (const auto& [key, value] : *root_.as_mapping()) {
+      const bool tensors = key == pickle::Value("state_dict") || key == pickle::Value("optimizer");
+      copy.set(key, tensors ? value : pickle::deep_copy(value));
+    }
+    root_ = std::move(copy);
+  }
+
   // What only Millrace reads: named byte sections of the state record.
   std::map<std::string, std::string>& sections() noexcept { return sections_; }
 

@@ -9,6 +9,7 @@
 
 #include "millrace/events/checkpoint_events.h"
 #include "millrace/events/event_bus.h"
+#include "millrace/io/directory_lock.h"
 #include "millrace/io/local_storage.h"
 #include "millrace/io/pickler.h"
 #include "millrace/runtime/async/inbox.h"
@@ -94,11 +95,13 @@ struct Checkpointer::Io {
   IoPool& pool;
   TaskScope writes;  // at most one
   TaskScope removals;
+  std::vector<DirectoryLock> locks = {};
 };
 
 Checkpointer::Checkpointer(RunContext& run, Staging& staging, const HookList& hooks,
                            std::unique_ptr<Storage> default_storage)
     : run_(run), staging_(staging), hooks_(hooks) {
+  directories_.insert(full_path(run.work_dir));
   storages_.push_back(std::make_unique<LocalStorage>(run.work_dir));
   work_storage_ = storages_.back().get();
   default_storage_ = work_storage_;
@@ -114,6 +117,7 @@ CheckpointStore& Checkpointer::open_store(const std::filesystem::path& out_dir) 
   Storage* storage = default_storage_;
   const std::filesystem::path work_dir = full_path(run_.work_dir);
   if (!out_dir.empty() && full_path(out_dir) != work_dir) {
+    directories_.insert(full_path(out_dir / work_dir.filename()));
     storages_.push_back(std::make_unique<LocalStorage>(out_dir / work_dir.filename()));
     storage = storages_.back().get();
   }
@@ -133,7 +137,9 @@ std::vector<CheckpointStore*> Checkpointer::stores() {
 Task<> Checkpointer::start(asio::any_io_executor train, Inbox& inbox, IoPool& io) {
   io_.reset(new Io{inbox, io, TaskScope(train), TaskScope(train)});
   failures_.clear();
+  if (opened_.empty()) co_return;  // nobody saves
   const auto prepare = [this] {
+    lock_directories();
     std::vector<std::string> removed = work_storage_->prepare();
     for (CheckpointStore* store : opened_) {
       for (std::string& name : store->prepare()) removed.push_back(std::move(name));
@@ -145,6 +151,19 @@ Task<> Checkpointer::start(asio::any_io_executor train, Inbox& inbox, IoPool& io
   for (const std::string& name : removed) {
     run_.log.info("Removed " + name + ", left behind by an interrupted save");
   }
+}
+
+// Before prepare(), which sweeps what a crash left behind: another run's files are not that.
+void Checkpointer::lock_directories() {
+  for (const std::filesystem::path& directory : directories_) {
+    std::error_code ignored;  // prepare() says why it cannot be made
+    std::filesystem::create_directories(directory, ignored);
+    io_->locks.emplace_back(directory);
+  }
+}
+
+void Checkpointer::release() {
+  if (io_) io_->locks.clear();
 }
 
 void Checkpointer::reserve() {
@@ -200,6 +219,7 @@ Task<> Checkpointer::capture(std::shared_ptr<Job> job) {
     if (!state.empty()) sections["hook/" + std::string(entry.hook->name())] = std::move(state);
   }
   co_await run_.bus.publish(BeforeSaveCheckpoint{run_.at, content});
+  content.detach();
 
   CheckpointIdentity& identity = job->record.identity;
   identity.save_id = new_save_id();
@@ -224,11 +244,11 @@ Task<> Checkpointer::capture(std::shared_ptr<Job> job) {
 // number the sampler learns when it begins.
 std::string Checkpointer::data_position(const SaveRequest& request) const {
   LoaderPosition position = run_.train_loader->position();
-  const bool epoch_finished =
-      run_.at.by_epoch && request.iter == request.epoch * run_.at.epoch_length;
+  const bool epoch_finished = run_.at.by_epoch && request.epoch > run_.at.epoch;
   if (epoch_finished) position.batch = 0;
   RecordWriter out;
-  out(position.epoch, position.batch);
+  out(position.epoch, position.batch, run_.train_loader->batches(),
+      run_.train_loader->options().batch_size);
   return std::move(out).take();
 }
 
@@ -240,6 +260,8 @@ Task<> Checkpointer::write(std::shared_ptr<Job> job) {
     parent_id_ = row.save_id;  // before the next capture, which waits for this task
   } catch (const std::exception& error) {
     row.error = error.what();
+  } catch (...) {
+    row.error = "the storage threw something that is no std::exception";
   }
   job->state = {};  // tensor handles are released here, on the train context
   row.bytes = job->bytes;

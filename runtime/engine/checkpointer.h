@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -65,6 +66,8 @@ class Checkpointer {
   Task<> save(SaveRequest request);
   // Removes files on the I/O pool; each becomes a CheckpointRemoved event.
   void retire(CheckpointStore& store, std::vector<std::string> names);
+  // After the last drain(): other runs may write to the directories again.
+  void release();
   // Until nothing is in flight and every completion has been published, also when a hook throws on
   // the way; then the first such error.
   Task<> drain();
@@ -87,11 +90,13 @@ class Checkpointer {
   Task<> remove(CheckpointStore* store, std::vector<std::string> names);
   std::string data_position(const SaveRequest& request) const;
   StageMode resolve(StageMode mode) const;
+  void lock_directories();
 
   struct Io;  // what start() binds
   RunContext& run_;
   Staging& staging_;
   const HookList& hooks_;
+  std::set<std::filesystem::path> directories_;  // that this run writes checkpoints to
   std::vector<std::unique_ptr<Storage>> storages_;
   std::vector<std::unique_ptr<CheckpointStore>> stores_;
   std::vector<CheckpointStore*> opened_;

@@ -23,6 +23,7 @@ Hook& HookList::add(std::unique_ptr<Hook> hook, std::optional<Priority> priority
 }
 
 bool HookList::remove(std::string_view name) {
+  if (closed_) throw ConfigError("hooks." + std::string(name), "removed after training started");
   return std::erase_if(entries_, [&](const Entry& e) { return e.hook->name() == name; }) > 0;
 }
 

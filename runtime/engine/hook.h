@@ -35,13 +35,17 @@ class Hook {
   virtual Priority priority() const { return Priority::kNormal; }
 
   // Once, before subscribe(): options are checked here, so that a wrong one fails before training.
-  // `run` outlives the hook.
+  // `run` outlives the hook. It names its members' types only: include logger.h, message_hub.h ...
+  // for those you use.
   virtual void attach(RunContext& run) { static_cast<void>(run); }
   virtual void subscribe(Subscriptions& on) = 0;
 
-  // State as bytes; empty for none. Called at capture. record_stream.h serializes with cereal.
+  // State as bytes; empty for none. Called at capture, which is inside the stage the save belongs
+  // to, at CheckpointHook's priority (90): what a later hook of that stage does is not in it.
+  // record_stream.h serializes with cereal.
   virtual std::string save_state() const { return {}; }
-  // Bytes of save_state() from the checkpoint being resumed. Throw to refuse them.
+  // Bytes of save_state() from the checkpoint being resumed, after BeforeRun and before
+  // BeforeTrain. Not called when the checkpoint has none. Throw to refuse them.
   virtual void load_state(std::string_view state) { static_cast<void>(state); }
 };
 
@@ -53,7 +57,8 @@ class HookList {
   // Adds a hook; `priority` overrides its own. Throws ConfigError when the name is taken, or after
   // training started.
   Hook& add(std::unique_ptr<Hook> hook, std::optional<Priority> priority = {});
-  // Removes a default; false when there is none of that name.
+  // Removes a default; false when there is none of that name. Throws ConfigError after training
+  // started.
   bool remove(std::string_view name);
   Hook* find(std::string_view name) const;
 

@@ -30,9 +30,10 @@ Task<> TrainLoop::run_epochs() {
     if (parts_.stopped) break;
     co_await parts_.bus.publish(AfterTrainEpoch{at});
     ++at.epoch;
-    if (val_ != nullptr && plan_.due(at.epoch, at.max_epochs)) co_await val_->run();
-    // A resumed run continues inside its first epoch; all later ones start at their beginning.
+    // A resumed run continues inside its first epoch; all later ones start at their beginning. At
+    // once, so that a save during validation says so.
     loader_.rewind();
+    if (val_ != nullptr && plan_.due(at.epoch, at.max_epochs)) co_await val_->run();
   }
 }
 

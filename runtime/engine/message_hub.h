@@ -2,7 +2,8 @@
 // runner, on the train context; there is no current instance.
 //
 // Scalars keep a history; info entries hold any plain value. References stay valid for the hub's
-// life, so a hook that writes every iteration looks its scalar up once.
+// life (that of an info entry until it is popped), so a hook that writes every iteration looks it
+// up once.
 #pragma once
 
 #include <cstddef>

@@ -9,7 +9,8 @@
 namespace millrace {
 
 void Accuracy::process(const TensorView& prediction, const Batch& batch) {
-  const bool two_fields = batch.fields().size() > 1 && batch.fields()[1].dtype == DType::kInt64;
+  const bool two_fields = batch.fields().size() > 1 && batch.fields()[1].dtype == DType::kInt64 &&
+                          batch.fields()[1].sizes.size() == 1;
   if (prediction.dtype != DType::kFloat32 || prediction.sizes.size() != 2 || !two_fields ||
       prediction.sizes[0] != batch.size()) {
     throw ConfigError("metric." + name_,

@@ -9,18 +9,19 @@
 #include <cereal/archives/portable_binary.hpp>
 #include <cstdint>
 #include <sstream>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "millrace/runtime/async/error.h"
+
 namespace millrace {
 
-class RecordError : public std::runtime_error {
+class RecordError : public Error {
  public:
-  using std::runtime_error::runtime_error;
+  using Error::Error;
 };
 
 class RecordWriter {

@@ -49,20 +49,41 @@ void decode_section(const CheckpointFile& file, const std::string& name, Load lo
   }
 }
 
+// A position counts batches, so it means nothing for another batch size or another amount of data.
+void check_same_data(const CheckpointFile& file, const DataLoader& loader, std::int64_t batches,
+                     std::int64_t batch_size) {
+  if (loader.batches() == batches && loader.options().batch_size == batch_size) return;
+  const auto text = [](std::int64_t count, std::int64_t size) {
+    return std::to_string(count) + " batches of " + std::to_string(size);
+  };
+  throw CheckpointError(file.path(), "was saved by a run whose epoch has " +
+                                         text(batches, batch_size) + "; this run's has " +
+                                         text(loader.batches(), loader.options().batch_size) +
+                                         ". Resume with the same data and batch size, or start "
+                                         "from its weights with load_from");
+}
+
 void restore_data_position(const CheckpointFile& file, RunContext& run, const Progress& at) {
   if (run.train_loader == nullptr) return;
   LoaderPosition position{at.epoch, 0};
   if (const std::string* bytes = file.section("data")) {
+    std::int64_t batches = 0;
+    std::int64_t batch_size = 0;
     decode_section(file, "data", [&] {
       RecordReader in(*bytes);
-      in(position.epoch, position.batch);
+      in(position.epoch, position.batch, batches, batch_size);
     });
+    check_same_data(file, *run.train_loader, batches, batch_size);
   } else if (at.by_epoch) {
     // Written by another program: what the counters say, as far as they make sense.
     const std::int64_t batch = at.iter - at.epoch * at.epoch_length;
     if (batch > 0 && batch < at.epoch_length) position.batch = batch;
   }
-  run.train_loader->seek(position);
+  try {
+    run.train_loader->seek(position);
+  } catch (const ConfigError& error) {
+    throw CheckpointError(file.path(), error.what());
+  }
 }
 
 void restore_record(const CheckpointFile& file, RunContext& run, const HookList& hooks) {
@@ -74,6 +95,11 @@ void restore_record(const CheckpointFile& file, RunContext& run, const HookList&
   }
   if (const std::string* rng = file.section("rng")) {
     decode_section(file, "rng", [&] { run.strategy.load_rng(*rng); });
+  }
+  for (const char* section : {"rng", "hub", "data"}) {
+    if (file.section(section) == nullptr) {
+      run.log.warn(file.path() + " holds no section '" + section + "': that part starts afresh");
+    }
   }
   if (const std::string* hub = file.section("hub")) {
     const auto loaded = run.hub.load_history(*hub);
@@ -98,9 +124,12 @@ void restore_seed(const CheckpointFile& file, RunContext& run) {
   const pickle::Value* saved = meta != nullptr ? meta->find("seed") : nullptr;
   const auto seed = saved != nullptr ? saved->as_int() : std::nullopt;
   if (!seed) return;
+  if (run.seed != static_cast<std::uint64_t>(*seed)) {
+    run.log.info("Seed: " + std::to_string(*seed) + ", the resumed run's");
+  }
   run.seed = static_cast<std::uint64_t>(*seed);
-  if (run.train_loader != nullptr && !run.train_loader->options().seed) {
-    run.train_loader->sampler().set_seed(run.seed);
+  for (DataLoader* loader : {run.train_loader, run.val_loader}) {
+    if (loader != nullptr && !loader->options().seed) loader->sampler().set_seed(run.seed);
   }
 }
 

@@ -24,8 +24,8 @@ struct FoundCheckpoint {
 FoundCheckpoint find_newest(const std::vector<CheckpointStore*>& stores);
 
 // Train context. The whole state: counters, weights, optimizer, schedules, hub, random generators,
-// data position and hook states. Strict: a file that does not fit is a CheckpointError and, model
-// and optimizer being checked first, changes nothing. What the file does not hold is logged.
+// data position and hook states. Strict: a file that does not fit is a CheckpointError, which ends
+// the run before training. What the file does not hold is logged.
 Task<> resume_from(CheckpointFile file, RunContext& run, Progress& at, const HookList& hooks);
 
 // Train context. The weights only, as far as names and shapes agree; differences are warnings, but

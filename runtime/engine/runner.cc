@@ -10,6 +10,7 @@
 
 #include "millrace/events/checkpoint_events.h"
 #include "millrace/events/event_bus.h"
+#include "millrace/events/hook_error.h"
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/async/inbox.h"
 #include "millrace/runtime/async/run_on.h"
@@ -78,9 +79,10 @@ void make_folder(const std::filesystem::path& path) {
 
 struct Runner::Impl {
   Impl(RunOptions given_options, Parts given_parts);
+  ~Impl();
 
   Task<> train();
-  Task<> stages();
+  Task<> stages(bool fresh);
   Task<> restore();
   Task<> clean_up();
   Task<> deliver_stop();
@@ -96,7 +98,7 @@ struct Runner::Impl {
   const std::filesystem::path log_dir = options.work_dir / started;
   Logger log;
   Progress at;
-  EventBus bus;
+  EventBus bus;  // an observer's error is logged at once, and thrown at the end
   MessageHub hub;
   LogProcessor log_processor;
   ParamSchedules schedules;
@@ -106,9 +108,9 @@ struct Runner::Impl {
   Checkpointer checkpointer;
   std::unique_ptr<IoPool> own_io;
   std::vector<Subscription> subscriptions;
-  bool prepared = false;
-  bool restored = false;
-  bool running = false;
+  enum class State { kFresh, kRunning, kFinished, kFailed };
+  State state = State::kFresh;
+  bool takes_stops = false;  // train context
 
   // A stop travels from any thread through the inbox to the train context.
   std::mutex stop_mutex;
@@ -143,6 +145,7 @@ Runner::Impl::Impl(RunOptions given_options, Parts given_parts)
       parts(std::move(given_parts)),
       log(logger_options(options, log_dir)),
       at(first_progress(options, *parts.train)),
+      bus([this](const HookError& error) { log.error(error.what()); }),
       log_processor(options.log_processor, hub),
       schedules(std::move(parts.param_schedulers)),
       evaluator(std::move(parts.metrics)),
@@ -170,6 +173,12 @@ Runner::Impl::Impl(RunOptions given_options, Parts given_parts)
   }
 }
 
+// Hooks may use everything in their context, so they go first.
+Runner::Impl::~Impl() {
+  subscriptions.clear();
+  parts.hooks = HookList();
+}
+
 IoPool& Runner::Impl::io() {
   if (options.shared_io != nullptr) return *options.shared_io;
   if (!own_io) own_io = std::make_unique<IoPool>(options.io);
@@ -190,39 +199,48 @@ void Runner::Impl::subscribe_hooks() {
 }
 
 Task<> Runner::Impl::train() {
-  if (std::exchange(running, true)) throw Error("train() is already running on this runner");
+  if (state == State::kRunning) throw Error("train() is already running on this runner");
+  if (state == State::kFailed) {
+    throw Error(
+        "an earlier train() of this runner failed, so its state cannot be trusted; make a "
+        "new runner and resume from the newest checkpoint");
+  }
+  const bool fresh = std::exchange(state, State::kRunning) == State::kFresh;
   stopped = false;  // what ended an earlier train() does not end this one
   stop_reason.clear();
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   Inbox box;
   std::exception_ptr error;
   try {
-    if (!std::exchange(prepared, true)) {
+    if (fresh) {
       parts.strategy->prepare(context.seed, staging.gate());
       subscribe_hooks();
     }
     co_await checkpointer.start(executor, box, io());
     bind_inbox(&box);
-    co_await stages();
+    takes_stops = true;
+    co_await stages(fresh);
   } catch (...) {
     error = std::current_exception();
   }
+  // What an error left behind is no state to save: a stop from here on only ends.
+  takes_stops = false;
   bind_inbox(nullptr);
+  state = error ? State::kFailed : State::kFinished;
   try {
     co_await clean_up();
   } catch (...) {
     if (!error) error = std::current_exception();
   }
   forget_stop();
-  running = false;
   log.flush();
   if (error) std::rethrow_exception(error);
 }
 
-Task<> Runner::Impl::stages() {
+Task<> Runner::Impl::stages(bool fresh) {
   log.info("Seed: " + std::to_string(context.seed));
   co_await bus.publish(BeforeRun{at});
-  if (!std::exchange(restored, true)) co_await restore();
+  if (fresh) co_await restore();
   schedules.start(parts.strategy->learning_rates());
   checkpointer.reserve();
 
@@ -251,10 +269,16 @@ Task<> Runner::Impl::clean_up() {
     if (!error) error = std::current_exception();
   }
   try {
+    co_await checkpointer.drain();  // what AfterRun saved or removed
+  } catch (...) {
+    if (!error) error = std::current_exception();
+  }
+  try {
     co_await bus.close();
   } catch (...) {
     if (!error) error = std::current_exception();
   }
+  checkpointer.release();
   if (error) std::rethrow_exception(error);
   if (!checkpointer.failures().empty()) {
     const auto& failures = checkpointer.failures();
@@ -318,6 +342,7 @@ void Runner::Impl::forget_stop() {
 }
 
 Task<> Runner::Impl::deliver_stop() {
+  if (!takes_stops) co_return;
   stopped = true;
   {
     const std::scoped_lock lock(stop_mutex);

@@ -83,8 +83,8 @@ struct Parts {
 
 class Runner {
  public:
-  // Checks options and parts (ConfigError) and creates work_dir (StorageError). Nothing else
-  // happens before train().
+  // Checks options and parts (ConfigError) and creates work_dir and the log file (StorageError).
+  // Strategy, hooks and checkpoints are not touched before train().
   Runner(RunOptions options, Parts parts);
   ~Runner();
   Runner(const Runner&) = delete;
@@ -101,8 +101,9 @@ class Runner {
 
   // The whole run on the awaiting executor, which must be single-threaded. Ends through clean-up in
   // every case: I/O is drained and AfterRun is published also after an error or a stop, then the
-  // first error is thrown; failed saves count as one. Calling it again continues where it ended. The
-  // host's Asio cancellation does not reach it: use request_stop().
+  // first error is thrown; failed saves count as one. After an error the runner is
+  // spent: make a new one and resume. Else, calling it again continues where it ended.
+  // The host's Asio cancellation does not reach it: use request_stop().
   Task<> train();
 
   // Any thread, at any time. The iteration under way finishes, StopRequested is published, train()

@@ -37,15 +37,15 @@ class Staging {
   // more than later ones.
   void reserve(std::uint64_t storages);
 
-  // Starts copying. Returns at once in lazy mode, after the copy in eager and blocking mode;
-  // storages that may change at any time are copied before it returns in every mode. The live
-  // memory must stay valid until the snapshot is staged.
+  // Starts copying, `mode` being any but kAuto. Returns at once in lazy mode, after the copy in
+  // eager and blocking mode; storages that may change at any time are copied before it returns in
+  // every mode. The live memory must stay valid until the snapshot is staged.
   std::shared_ptr<Snapshot> begin(std::vector<CapturedStorage> storages, StageMode mode);
 
   StateGate& gate() noexcept { return gate_; }
 
   // Room behind the storages for pickle, record and directory.
-  static constexpr std::uint64_t kTailRoom = std::uint64_t{1} << 30;
+  static constexpr std::uint64_t kTailRoom = std::uint64_t{256} << 20;
   // Storages up to this size are copied at capture: cheaper than waking anybody.
   static constexpr std::uint64_t kSmall = 16 << 10;
 

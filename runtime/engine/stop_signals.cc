@@ -34,6 +34,7 @@ StopSignals::~StopSignals() = default;
 void StopSignals::listen(std::function<void(const char* name)> stop) {
   impl_->stop = std::move(stop);
   impl_->left = false;
+  impl_->stopping = false;
   impl_->context.restart();
   impl_->wait();
   impl_->context.poll();

@@ -259,7 +259,7 @@ TEST_F(ResumeTest, ARunThatDoesNotSaveResumesAndAFileWithoutSchedulesWarns) {
   EXPECT_THAT(run.log->with("holds no parameter schedules"), SizeIs(1));
 }
 
-TEST_F(ResumeTest, AnotherDataSetIsAConfigError) {
+TEST_F(ResumeTest, AnotherDataSetIsRefused) {
   test::FakeRun first(work_dir);
   first.options.max_epochs = 2;
   save_epochs(first);
@@ -269,7 +269,7 @@ TEST_F(ResumeTest, AnotherDataSetIsAConfigError) {
   first.train();
   const auto run = resuming(Resume::automatic(), 2);
   run->parts.train = loader(test::fake_dataset(6), {.batch_size = 3});
-  EXPECT_THAT(error_of(*run), HasSubstr("this run's epoch has 2 batches"));
+  EXPECT_THAT(error_of(*run), HasSubstr("this run's has 2 batches of 3"));
 }
 
 TEST_F(ResumeTest, AFileWithoutOptimizerCannotBeResumed) {

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <asio/bind_cancellation_slot.hpp>
+#include <asio/cancellation_signal.hpp>
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
 #include <cerrno>
@@ -25,6 +27,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::StartsWith;
 
 struct RunnerTest : ::testing::Test {
   RunnerTest() : run(dir.path() / "run") {
@@ -303,16 +306,46 @@ TEST_F(RunnerTest, TrainAgainAfterTheEndTrainsNoMore) {
                                   "after_run e2 i8"));
 }
 
-TEST_F(RunnerTest, TrainAgainAfterAnErrorContinues) {
+TEST_F(RunnerTest, TrainAgainAfterAnErrorIsRefused) {
   bool thrown = false;
   run.strategy->on_forward = [&] {
     if (run.runner().progress().iter == 5 && !std::exchange(thrown, true)) throw Error("once");
   };
   EXPECT_EQ(error_of_train(), "once");
   events.clear();
+  EXPECT_THAT(error_of_train(), HasSubstr("make a new runner and resume"));
+  EXPECT_THAT(events, IsEmpty()) << "a half-done step is no state to go on from";
+}
+
+// A stop that is pending when a step fails must not save what the failed step left behind.
+TEST_F(RunnerTest, AnErrorWithAStopPendingSavesNothing) {
+  run.parts.hooks.add(std::make_unique<CheckpointHook>(CheckpointHookOptions{.interval = 1}));
+  run.strategy->on_forward = [&] {
+    if (run.runner().progress().iter != 5) return;
+    run.runner().request_stop("test");
+    throw Error("once");
+  };
+  EXPECT_EQ(error_of_train(), "once");
+  EXPECT_THAT(events, Not(Contains(StartsWith("stop_requested"))));
+  EXPECT_FALSE(std::filesystem::exists(run.options.work_dir / "iter_5.pth"));
+}
+
+TEST_F(RunnerTest, TwoRunsDoNotShareAWorkDir) {
+  run.parts.hooks.add(std::make_unique<CheckpointHook>(CheckpointHookOptions{.interval = 1}));
+  std::string second_error;
+  run.strategy->on_forward = [&] {
+    if (run.runner().progress().iter != 1) return;
+    test::FakeRun second(run.options.work_dir);
+    second.options.max_epochs = 1;
+    second.parts.hooks.add(std::make_unique<CheckpointHook>(CheckpointHookOptions{.interval = 1}));
+    try {
+      second.train();
+    } catch (const StorageError& error) {
+      second_error = error.what();
+    }
+  };
   EXPECT_EQ(error_of_train(), "no error");
-  EXPECT_EQ(events.front(), "before_run e1 i5");
-  EXPECT_EQ(events.back(), "after_run e2 i7") << "the batch of the error is not seen again";
+  EXPECT_THAT(second_error, HasSubstr("another run is writing checkpoints there"));
 }
 
 // ---- hosts
@@ -333,6 +366,21 @@ TEST_F(RunnerTest, AHostAwaitsItOnItsOwnContext) {
   EXPECT_EQ(log, "<>");
   EXPECT_EQ(events.back(), "after_run e2 i8");
   EXPECT_EQ(files->list().size(), 2u);
+}
+
+TEST_F(RunnerTest, TheHostsCancellationDoesNotReachIt) {
+  asio::io_context host;
+  asio::cancellation_signal cancel;
+  run.strategy->on_forward = [&] {
+    if (run.runner().progress().iter == 3) cancel.emit(asio::cancellation_type::terminal);
+  };
+  std::exception_ptr outcome;
+  const auto done = [&outcome](std::exception_ptr error) { outcome = error; };
+  asio::co_spawn(host, run.runner().train(), asio::bind_cancellation_slot(cancel.slot(), done));
+  host.run();
+  EXPECT_EQ(outcome, nullptr);
+  EXPECT_EQ(run.runner().progress().iter, 8);
+  EXPECT_EQ(events.back(), "after_run e2 i8");
 }
 
 TEST_F(RunnerTest, ASecondTrainAtTheSameTimeIsRefused) {

@@ -54,7 +54,10 @@ TEST_F(TraceTest, IsOneTimeLineOfStepsAndSaves) {
 }
 
 TEST_F(TraceTest, IsWrittenAlsoAfterAnError) {
-  run.strategy->on_step = [] { throw Error("no"); };
+  int steps = 0;
+  run.strategy->on_step = [&] {
+    if (++steps == 3) throw Error("no");
+  };
   EXPECT_THROW(run.train(), Error);
   EXPECT_FALSE(trace()["traceEvents"].empty());
 }

@@ -69,7 +69,8 @@ void TraceHook::add_save(const CheckpointRow& row) {
 }
 
 void TraceHook::write() const {
-  if (spans_.empty()) return;  // nothing ran: an earlier run's file stays
+  // Nothing ran: an earlier run's file stays.
+  if (spans_.empty() && iter_started_ == SteadyTime{}) return;
   std::ofstream out(file_, std::ios::trunc);
   out << "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n";
   const std::pair<Row, const char*> rows[] = {{kTrain, "1 train"},

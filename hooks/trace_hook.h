@@ -1,6 +1,6 @@
 // TraceHook: one time line of training and I/O, as a Chrome trace that Perfetto and
 // chrome://tracing open. Steps above, checkpoints below, on one axis; written when the run ends
-// (not at all when no step was reached, so that a failed start keeps the earlier file).
+// (not at all when no step began, so that a failed start keeps the earlier file).
 //
 //   train     steps, validation, and the part of a save the train thread takes part in
 //   staging   from capture until the last byte left live memory

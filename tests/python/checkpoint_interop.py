@@ -1,7 +1,7 @@
-"""Checks whole checkpoints against the real torch, in both directions: a run of ours (the trainer of
-tests/torch) writes files that Python opens and trains on with, and resumes a file that Python wrote
-as MMEngine writes it. Run as: checkpoint_interop.py TORCH_TRAINER. Exits 77 (skip) when this Python
-has no torch.
+"""Checks whole checkpoints against the real torch, in both directions: a run of ours (the trainer
+of tests/torch) writes files that Python opens and trains on with, and resumes a file that Python
+wrote as MMEngine writes it. Run as: checkpoint_interop.py TORCH_TRAINER. Exits 77 (skip) when this
+Python has no torch.
 """
 
 import collections

@@ -137,7 +137,8 @@ std::vector<Optimizers> optimizers() {
 // One run of two epochs that saves at the end of the first, and not again.
 class Scene {
  public:
-  Scene(const OptimizerFactory& optimizer, StageMode mode) : model(test::mixed_net()) {
+  Scene(const OptimizerFactory& optimizer, StageMode mode, ModelFunctions net = test::mixed_net())
+      : model(std::move(net)) {
     parts_.strategy = make_single_device(model, optimizer, {.threads = 1});
     parts_.train = loader(test::labelled_points(kBatches * kBatchSize),
                           {.batch_size = kBatchSize, .shuffle = true});
@@ -403,28 +404,33 @@ TEST(Overlap, AHookWritesThroughTheGate) {
   }
 }
 
-// BatchNorm's statistics change in forward, which no gate precedes: they are copied at capture.
+// BatchNorm's statistics change in forward, which no gate precedes: they are copied at capture,
+// whatever their size.
 TEST(Overlap, BuffersAreCopiedOnTheTrainThread) {
-  Scene scene(sgd({.lr = 1e-2, .momentum = 0.9}), StageMode::kLazy);
-  std::mutex mutex;
-  std::map<std::size_t, std::thread::id> copied_by;
-  std::thread::id train_thread;
-  scene.events.before_iter = [&](const BeforeTrainIter&) {
-    train_thread = std::this_thread::get_id();
-  };
-  scene.run({}, [&](std::size_t part) {
-    const std::scoped_lock lock(mutex);
-    copied_by[part] = std::this_thread::get_id();
-  });
-  const Model model(scene.model);
-  for (const Model::Entry& entry : model.entries()) {
-    if (!entry.buffer) continue;
-    for (std::size_t part = 0; part < scene.captured.live.size(); ++part) {
-      if (scene.captured.live[part].data() != storage_bytes(*entry.tensor).data()) continue;
-      EXPECT_EQ(copied_by.at(part), train_thread) << entry.name;
+  for (const ModelFunctions& net : {test::mixed_net(), test::wide_norm_net()}) {
+    Scene scene(sgd({.lr = 1e-2, .momentum = 0.9}), StageMode::kLazy, net);
+    std::mutex mutex;
+    std::map<std::size_t, std::thread::id> copied_by;
+    std::thread::id train_thread;
+    scene.events.before_iter = [&](const BeforeTrainIter& e) {
+      if (e.at.iter == 0) train_thread = std::this_thread::get_id();
+    };
+    scene.run({}, [&](std::size_t part) {
+      const std::scoped_lock lock(mutex);
+      copied_by[part] = std::this_thread::get_id();
+    });
+    int buffers = 0;
+    for (const Model::Entry& entry : Model(net).entries()) {
+      if (!entry.buffer) continue;
+      for (std::size_t part = 0; part < scene.captured.live.size(); ++part) {
+        if (scene.captured.live[part].data() != storage_bytes(*entry.tensor).data()) continue;
+        EXPECT_EQ(copied_by.at(part), train_thread) << entry.name;
+        ++buffers;
+      }
     }
+    EXPECT_EQ(buffers, 3);
+    scene.expect_file_is_the_state_at_capture();
   }
-  scene.expect_file_is_the_state_at_capture();
 }
 
 }  // namespace

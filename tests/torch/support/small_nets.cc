@@ -54,6 +54,13 @@ struct MixedNet : nn::Module {
   nn::Linear scores;
 };
 
+struct WideNormNet : nn::Module {
+  torch::Tensor forward(const torch::Tensor& x) { return scores(norm(hidden(x))); }
+  nn::Linear hidden = register_module("hidden", nn::Linear(8, 5000));
+  nn::BatchNorm1d norm = register_module("norm", nn::BatchNorm1d(5000));
+  nn::Linear scores = register_module("scores", nn::Linear(5000, 4));
+};
+
 struct NestedNet : nn::Module {
   NestedNet() {
     register_module("first", nn::Linear(2, 3));
@@ -101,6 +108,8 @@ class Reference final : public TorchOptimizer {
 ModelFunctions mixed_net(MixedNetOptions options) {
   return functions_of(std::make_shared<MixedNet>(options));
 }
+
+ModelFunctions wide_norm_net() { return functions_of(std::make_shared<WideNormNet>()); }
 
 std::shared_ptr<const Dataset> labelled_points(std::int64_t count, std::uint64_t seed) {
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);

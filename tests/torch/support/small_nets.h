@@ -25,6 +25,8 @@ struct MixedNetOptions {
 //   tied.weight                    is mid.weight
 //   scores.weight, scores.bias
 ModelFunctions mixed_net(MixedNetOptions options = {});
+// The same in and out, through a BatchNorm1d whose statistics are above Staging::kSmall.
+ModelFunctions wide_norm_net();
 // Eight numbers and the label they determine, by `seed`.
 std::shared_ptr<const Dataset> labelled_points(std::int64_t count, std::uint64_t seed = 7);
 

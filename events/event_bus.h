@@ -5,8 +5,7 @@
 // Subscribers run in the order (priority, subscription), smaller first, whatever their delivery:
 //  * inline: a plain call in the publisher's frame;
 //  * awaited: a coroutine, finished before the next subscriber starts;
-//  * background: a copy into a bounded ring, read by the bus's observer thread; never delays the
-//  rest.
+//  * background: a copy into a bounded ring, which the bus's observer thread reads; never delays.
 // With inline and background subscribers alone a publish needs no coroutine frame and allocates
 // nothing. A subscriber's exception arrives at the co_await as a HookError, and later subscribers
 // of that publish do not run.

@@ -3,8 +3,7 @@
 //
 // Counters keep the reference's meaning, the source of most off-by-one errors:
 //  * Progress::epoch and ::iter are 0-based and count what is *finished*, so during an epoch they
-//  are
-//    the index of the one being trained. iter grows after AfterTrainIter, epoch after
+//    are the index of the one being trained. iter grows after AfterTrainIter, epoch after
 //    AfterTrainEpoch; in the validation that follows the first epoch, epoch is already 1.
 //  * batch_idx is the index inside the epoch; in the iteration loop it equals iter.
 //
@@ -68,8 +67,7 @@ struct MetricValue {
   double value = 0;
 };
 
-// ---- run
-// -------------------------------------------------------------------------------------------
+// ---- run ----
 
 struct BeforeRun {
   static constexpr std::string_view kName = "before_run";
@@ -90,8 +88,7 @@ struct BeforeSaveCheckpoint {
   CheckpointContent& content;
 };
 
-// ---- training
-// --------------------------------------------------------------------------------------
+// ---- training ----
 
 struct BeforeTrain {
   static constexpr std::string_view kName = "before_train";
@@ -134,8 +131,7 @@ struct AfterTrainIter {
   Owned own() const { return {at, batch_idx}; }
 };
 
-// ---- validation and test
-// ---------------------------------------------------------------------------
+// ---- validation and test ----
 
 struct BeforeVal {
   static constexpr std::string_view kName = "before_val";

@@ -1,10 +1,12 @@
 // Subscriptions: what a hook's `void subscribe(Subscriptions& on)` receives.
 //
 //   void subscribe(Subscriptions& on) override {
-//     on.every<AfterTrainIter>([this](const AfterTrainIter& e) { ... });           // inline
-//     on.awaited<AfterValEpoch>(Priority::kLow, &Report::write, this);              // finished
-//     before the next on.background<CheckpointCommitted>({.capacity = 8}, [](CheckpointRow row) {
-//     ... });  // own thread
+//     // Inline: a plain call.
+//     on.every<AfterTrainIter>([this](const AfterTrainIter& e) { ... });
+//     // Awaited: a coroutine, finished before the next subscriber starts. It may publish events.
+//     on.awaited<AfterValEpoch>(Priority::kLow, &Report::write, this);
+//     // Background: a copy of the event, on a thread of its own.
+//     on.background<CheckpointCommitted>({.capacity = 8}, [](CheckpointRow row) { ... });
 //   }
 //
 // Each call subscribes at once, with the hook's default priority or the one given first. What the

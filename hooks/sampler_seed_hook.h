@@ -1,6 +1,6 @@
 // DistSamplerSeedHook: gives the sampler the number of the epoch that begins, so that each epoch
-// has its own order. In an iteration-based run it acts once, with the sampler's own epoch kept on
-// resume.
+// has its own order. In an iteration-based run the loop counts the
+// sampler's epochs itself.
 #pragma once
 
 #include <string_view>

@@ -1,8 +1,12 @@
 // Turns the hub's scalars into the reference's log lines.
 //
-//   Epoch(train)  [1][ 2/20]  lr: 1.0000e-01  eta: 0:00:40  time: 1.0000  data_time: 0.1000  loss:
-//   0.5 Iter(train) [11/50]  lr: ... Epoch(val)  [1][ 2/10]    eta: ... Epoch(val) [1][10/10]
-//   accuracy: 0.9000  data_time: 0.0010  time: 0.0100
+//   Epoch(train)  [1][ 2/20]  lr: 1.0000e-01  eta: 0:00:40  time: 1.00  data_time: 0.10  loss: 0.5
+//
+//   Iter(train) [11/50]  lr: 1.0000e-01  ...
+//
+//   Epoch(val)  [1][ 2/10]    eta: 0:00:01  ...
+//
+//   Epoch(val) [1][10/10]    accuracy: 0.9000  data_time: 0.0010  time: 0.0100
 //
 // Names that contain one of mean_names are averaged over the window, others show the latest value.
 // Seconds in time fields; memory in MiB, only where a device reports it.

@@ -1,5 +1,8 @@
 // What happens to checkpoints, and stop requests. Completions of background I/O reach the loop
 // through the inbox, so these events are published on the train context like all others.
+//
+// CheckpointSkipped, Replaced, Discarded and Published are declared for subscribers to be written
+// against; nothing publishes them before the policies that need them exist.
 #pragma once
 
 #include <chrono>

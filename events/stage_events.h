@@ -131,7 +131,7 @@ struct AfterTrainIter {
   Owned own() const { return {at, batch_idx}; }
 };
 
-// ---- validation and test ----
+// ---- validation and test; there is no test loop yet ----
 
 struct BeforeVal {
   static constexpr std::string_view kName = "before_val";

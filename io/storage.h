@@ -22,8 +22,7 @@ class FileImage {
  public:
   virtual ~FileImage() = default;
   virtual std::uint64_t size() const = 0;  // known before any byte is
-  // Bytes [first, last) of the file, valid until the next call. Blocks until they are staged;
-  // throws CheckpointError when the snapshot was discarded.
+  // Bytes [first, last) of the file, valid until the next call. Blocks until they are staged.
   virtual std::span<const std::byte> wait(std::uint64_t first, std::uint64_t last) = 0;
 };
 
@@ -68,7 +67,8 @@ class Storage {
   virtual std::string location() const = 0;
 
   // Creates what is needed and proves that objects can be written; removes what a crash left behind
-  // (temporary and trash names). Called once, before training. Returns the names removed.
+  // (temporary and trash names). Called before each training, on its own. Returns the names
+  // removed.
   virtual std::vector<std::string> prepare() = 0;
 
   // Writes the object and returns once it is durable under `name`. Until then the old object of

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <asio/this_coro.hpp>
 #include <chrono>
-#include <ctime>
 #include <exception>
 #include <utility>
 
@@ -25,21 +24,13 @@
 #include "millrace/runtime/engine/pth_image.h"
 #include "millrace/runtime/engine/record_stream.h"
 #include "millrace/runtime/engine/run_context.h"
+#include "millrace/runtime/engine/timestamp.h"
 #include "millrace/runtime/engine/version.h"
 
 namespace millrace {
 namespace {
 
 SteadyTime now() { return std::chrono::steady_clock::now(); }
-
-std::string local_time_text() {
-  const std::time_t seconds = std::time(nullptr);
-  std::tm parts{};
-  localtime_r(&seconds, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y%m%d_%H%M%S", &parts);
-  return text;
-}
 
 pickle::Value meta_of(const RunContext& run, const SaveRequest& request) {
   pickle::Value meta = pickle::Value::dict();
@@ -48,7 +39,7 @@ pickle::Value meta_of(const RunContext& run, const SaveRequest& request) {
   meta.set("cfg", run.config_text);
   meta.set("seed", static_cast<std::int64_t>(run.seed));
   meta.set("experiment_name", run.run_name);
-  meta.set("time", local_time_text());
+  meta.set("time", timestamp());
   meta.set("millrace_version", kVersion);
   return meta;
 }

@@ -40,7 +40,6 @@ class Accuracy final : public Metric {
 class Evaluator {
  public:
   explicit Evaluator(std::vector<std::unique_ptr<Metric>> metrics = {});
-  bool empty() const noexcept { return metrics_.empty(); }
   void reset();
   void process(const TensorView& prediction, const Batch& batch);
   // Throws ConfigError when two metrics give the same name.

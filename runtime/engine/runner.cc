@@ -2,7 +2,6 @@
 
 #include <asio/this_coro.hpp>
 #include <chrono>
-#include <ctime>
 #include <mutex>
 #include <random>
 #include <stop_token>
@@ -20,18 +19,10 @@
 #include "millrace/runtime/engine/message_hub.h"
 #include "millrace/runtime/engine/resume.h"
 #include "millrace/runtime/engine/run_context.h"
+#include "millrace/runtime/engine/timestamp.h"
 
 namespace millrace {
 namespace {
-
-std::string timestamp() {
-  const std::time_t seconds = std::time(nullptr);
-  std::tm parts{};
-  localtime_r(&seconds, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y%m%d_%H%M%S", &parts);
-  return text;
-}
 
 std::uint64_t drawn_seed() {
   std::random_device device;

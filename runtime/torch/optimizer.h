@@ -35,7 +35,9 @@ class Optimizer {
   // All parameters, in Python's index order: tied ones once, frozen ones included.
   const std::vector<at::Tensor>& parameters() const noexcept;
 
-  // State tensors of parameter i by Python's names; empty when it has none.
+  // State tensors of parameter i by Python's names; empty when it has none. All that update()
+  // writes for the parameter, or the gate does not stand before it. For files to load again, a
+  // state has one element or the parameter's shape.
   using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
   virtual NamedTensors state(std::size_t i) const = 0;
   // Takes over a state of the same names; shapes were checked.
@@ -50,7 +52,9 @@ class Optimizer {
 
  protected:
   Optimizer(std::vector<at::Tensor> parameters, double learning_rate);
-  // One fused update of the parameters `indices`, all of which have gradients and are writable.
+  // One fused update of the parameters `indices`, all of which have gradients and are writable. The
+  // same bits must come out whether parameters are passed together or one by one, so an update that
+  // needs a norm over all of them has no place here.
   virtual void update(std::span<const std::size_t> indices) = 0;
   double learning_rate() const noexcept { return learning_rate_; }
   void set_learning_rate(double value) noexcept { learning_rate_ = value; }

@@ -54,7 +54,9 @@ TEST_F(TraceTest, IsOneTimeLineOfStepsAndSaves) {
 }
 
 TEST_F(TraceTest, IsWrittenAlsoAfterAnError) {
-  run.strategy->on_step = [] { throw Error("no"); };
+  run.strategy->on_step = [steps = 0]() mutable {
+    if (++steps == 3) throw Error("no");
+  };
   EXPECT_THROW(run.train(), Error);
   EXPECT_FALSE(trace()["traceEvents"].empty());
 }

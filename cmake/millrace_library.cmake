@@ -9,31 +9,60 @@ function(millrace_library name)
   target_include_directories(${name} PUBLIC "${MILLRACE_INCLUDE_DIR}")
 endfunction()
 
-# millrace_test(<name> SOURCES <files...> DEPENDS <targets...> [TIMEOUT <s>] [ENVIRONMENT <k=v...>])
-# One GoogleTest binary, one ctest entry.
+# millrace_test(<name> SOURCES <files...> DEPENDS <targets...> [TIMEOUT <s>] [ENVIRONMENT <k=v...>]
+#               [STRESS])
+# One GoogleTest binary, one ctest entry. STRESS: it counts by tests/support/stress.h, has the label
+# `stress`, and its time limit is ctest's, which `make stress` raises.
 function(millrace_test name)
-  cmake_parse_arguments(TEST "" "TIMEOUT" "SOURCES;DEPENDS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(TEST "STRESS" "TIMEOUT" "SOURCES;DEPENDS;ENVIRONMENT" ${ARGN})
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 300)
+  endif()
+  if(MILLRACE_SANITIZE)  # ten times slower, and both cores may be busy
+    math(EXPR TEST_TIMEOUT "3 * ${TEST_TIMEOUT}")
   endif()
   add_executable(${name} ${TEST_SOURCES})
   target_link_libraries(${name}
     PRIVATE millrace_settings ${TEST_DEPENDS} GTest::gmock GTest::gtest_main)
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES
-    TIMEOUT ${TEST_TIMEOUT} ENVIRONMENT "${TEST_ENVIRONMENT}")
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${TEST_ENVIRONMENT}")
+  if(TEST_STRESS)
+    target_sources(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests/support/stress.cc")
+    set_tests_properties(${name} PROPERTIES LABELS stress)
+  else()
+    set_tests_properties(${name} PROPERTIES TIMEOUT ${TEST_TIMEOUT})
+  endif()
+endfunction()
+
+# millrace_gpu_test(...), as millrace_test: for the real runtime of a GPU. Where there is none every
+# test of it skips, with the reason. `make gpu-test` builds the target and runs the label. One at a
+# time, because each takes the memory it finds.
+add_custom_target(millrace_gpu_tests)
+function(millrace_gpu_test name)
+  millrace_test(${name} ${ARGN})
+  set_tests_properties(${name} PROPERTIES LABELS gpu RESOURCE_LOCK gpu)
+  add_dependencies(millrace_gpu_tests ${name})
 endfunction()
 
 # millrace_benchmark(<name> SOURCES <files...> DEPENDS <targets...>): a program that `make bench`
-# builds and runs as `<name> <raw.json>`. It prints its table and writes every measurement there.
+# builds and runs as `<name> <raw.json>`. It prints its table and writes rows and samples there
+# (tests/bench/results.h).
 add_custom_target(millrace_benchmarks)
 function(millrace_benchmark name)
   cmake_parse_arguments(BENCH "" "" "SOURCES;DEPENDS" ${ARGN})
   add_executable(${name} ${BENCH_SOURCES})
-  target_link_libraries(${name} PRIVATE millrace_settings ${BENCH_DEPENDS})
+  target_link_libraries(${name} PRIVATE millrace_settings millrace_bench_results ${BENCH_DEPENDS})
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}")
   set_target_properties(${name} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/benchmarks")
   add_dependencies(millrace_benchmarks ${name})
+endfunction()
+
+# millrace_bench_worker(...), as millrace_benchmark: Millrace's side of a benchmark in Python, which
+# starts it and speaks with it over pipes (tests/bench/harness.py). `make bench` only builds it.
+function(millrace_bench_worker name)
+  millrace_benchmark(${name} ${ARGN})
+  set_target_properties(${name} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/workers")
 endfunction()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what Millrace needs: cmake/setup.sh [run] [test] [bench] [lint]      (default: run)
+# Installs what Millrace needs: cmake/setup.sh [run] [test] [bench] [lint] [fuzz]    (default: run)
 #
 # Safe to repeat, asks nothing, names each thing it installs and why. The lists are in
 # cmake/requirements/. Debian packages are installed with apt, as root or through sudo. Everything
@@ -38,7 +38,8 @@ required() {
 }
 
 for list in "${lists[@]}"; do
-  [[ -f $root/cmake/requirements/$list.txt ]] || fail "no such list: $list (run, test, bench, lint)"
+  [[ -f $root/cmake/requirements/$list.txt ]] ||
+    fail "no such list: $list (run, test, bench, lint, fuzz)"
 done
 
 # --- Debian packages -----------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "millrace/events/hook_error.h"
+#include "millrace/events/isolation.h"
 #include "millrace/events/observers.h"
 
 namespace millrace {
@@ -125,12 +126,24 @@ Channel::Arrays* Channel::run_inline(const void* event) {
   try {
     for (; slot != end; ++slot) slot->run(slot->target, event);
   } catch (...) {
-    const Rest pinned(*this, arrays);  // unpins
-    fail_at(arrays, slot - arrays.slots.data());
+    caught_at(arrays, slot - arrays.slots.data());
   }
+  if (slot != end) run_inline_after(arrays, slot - arrays.slots.data(), event);
   if (arrays.inline_end != arrays.slots.size()) return &arrays;
   unpin(arrays);
   return nullptr;
+}
+
+// Behind a failure that was contained. Apart from the walk above, which stays as short as it is.
+void Channel::run_inline_after(Arrays& arrays, std::size_t failed, const void* event) {
+  for (std::size_t i = failed + 1; i < arrays.inline_end; ++i) {
+    const Arrays::Slot& slot = arrays.slots[i];
+    try {
+      slot.run(slot.target, event);
+    } catch (...) {
+      caught_at(arrays, i);
+    }
+  }
 }
 
 bool Channel::Rest::next(const void* event) {
@@ -149,7 +162,21 @@ Task<> Channel::Rest::start(const void* event) {
   return arrays_->entries[at_]->subscriber.start(arrays_->slots[at_].target, event);
 }
 
-void Channel::Rest::fail() const { channel_->fail_at(*arrays_, at_); }
+void Channel::Rest::fail() {
+  if (!channel_->contained(*arrays_, at_)) channel_->fail_at(*arrays_, at_);
+  started_ = true;  // next() goes on behind it
+}
+
+void Channel::caught_at(Arrays& arrays, std::size_t index) {
+  if (contained(arrays, index)) return;
+  const Rest pinned(*this, arrays);  // unpins
+  fail_at(arrays, index);
+}
+
+bool Channel::contained(const Arrays& arrays, std::size_t index) const noexcept {
+  const std::shared_ptr<IsolatedHook>& hook = arrays.entries[index]->subscriber.isolated;
+  return hook && hook->contains(event_.name);
+}
 
 void Channel::fail_at(const Arrays& arrays, std::size_t index) const {
   HookError::throw_wrapped(event_.name, arrays.entries[index]->subscriber.hook);
@@ -166,6 +193,10 @@ void Subscription::reset() noexcept {
 
 std::uint64_t Subscription::dropped() const {
   return channel_ && entry_->subscriber.queue ? entry_->subscriber.queue->dropped() : 0;
+}
+
+std::uint64_t Subscription::coalesced() const {
+  return channel_ && entry_->subscriber.queue ? entry_->subscriber.queue->coalesced() : 0;
 }
 
 }  // namespace millrace

@@ -78,7 +78,9 @@ class Channel {
 
     bool next(const void* event);     // runs up to the next awaited subscriber; false: that was all
     Task<> start(const void* event);  // the awaited subscriber that next() stopped at
-    [[noreturn]] void fail() const;   // while handling what that subscriber threw: wraps it
+    // While handling what a subscriber threw, that one or another of the rest: throws it wrapped,
+    // or returns when its hook is isolated, and next() goes on with the one behind it.
+    void fail();
 
    private:
     Channel* channel_;
@@ -88,7 +90,8 @@ class Channel {
   };
 
   // Starts a walk: runs the subscribers before the first awaited one. Null when that was all; else
-  // the pinned arrays, for a Rest. A subscriber's exception ends the walk as a HookError.
+  // the pinned arrays, for a Rest. A subscriber's exception ends the walk as a HookError, unless
+  // its hook is isolated.
   Arrays* run_inline(const void* event);
 
  private:
@@ -100,6 +103,10 @@ class Channel {
     if (--arrays.pins == 0 && arrays.stale) reclaim(arrays);
   }
   void reclaim(Arrays& arrays) noexcept;
+  void run_inline_after(Arrays& arrays, std::size_t failed, const void* event);
+  // While handling what an inline subscriber threw: ends the walk, unless its hook is isolated.
+  void caught_at(Arrays& arrays, std::size_t index);
+  bool contained(const Arrays& arrays, std::size_t index) const noexcept;
   [[noreturn]] void fail_at(const Arrays& arrays, std::size_t index) const;
   [[noreturn]] void too_deep() const;
 

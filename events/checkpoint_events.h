@@ -1,8 +1,9 @@
 // What happens to checkpoints, and stop requests. Completions of background I/O reach the loop
 // through the inbox, so these events are published on the train context like all others.
 //
-// CheckpointSkipped, Replaced, Discarded and Published are declared for subscribers to be written
-// against; nothing publishes them before the policies that need them exist.
+//   one save     Captured, then exactly one of Committed, Failed, Replaced, Discarded
+//   not taken    Skipped
+//   a best file that shares a save's bytes: Committed or Failed, with mode "link" or "copy"
 #pragma once
 
 #include <chrono>
@@ -32,14 +33,16 @@ struct SaveTimeline {
 struct CheckpointRow {
   std::string name;       // epoch_3.pth
   std::string directory;  // where its storage keeps it
-  std::string reason;     // interval, last, stop ...
-  std::string mode;       // lazy, eager, blocking
+  std::string reason;     // interval, last, time, best, stop, on_demand, retaken
+  std::string mode;       // lazy, eager, blocking; link, copy
   std::string save_id;
-  std::string error;  // empty unless it failed
+  std::string error;  // why it failed, was skipped, replaced or discarded
   std::uint64_t generation = 0;
-  std::uint64_t bytes = 0;
-  std::int64_t epoch = 0;  // finished when captured
+  std::uint64_t bytes = 0;    // of the file
+  std::uint64_t written = 0;  // of data for it: 0 for a link
+  std::int64_t epoch = 0;     // finished when captured
   std::int64_t iter = 0;
+  bool in_place = false;      // the file is there, also when its row or last_checkpoint failed
   Nanoseconds stall_call{0};  // the train thread inside the save call
   Nanoseconds stall_gate{0};  // the train thread waiting or copying at the gate for this save
   SaveTimeline times;
@@ -83,7 +86,8 @@ struct CheckpointDiscarded {  // the snapshot was invalid; a new one is taken
 };
 
 struct RemovedRow {
-  std::string name, error;  // error is empty when the file is gone
+  std::string name, directory, error;  // error is empty when the file is gone
+  std::uint64_t bytes = 0;             // that it held
   SteadyTime started, finished;
 };
 struct CheckpointRemoved {
@@ -93,15 +97,24 @@ struct CheckpointRemoved {
   Owned own() const { return row; }
 };
 struct PublishedRow {
-  std::string name, published_name, sha256;
+  std::string name, directory, published_name, sha256;
+  std::string error;  // empty when the file is there
   std::uint64_t bytes = 0;
   SteadyTime started, finished;
 };
-struct CheckpointPublished {
+struct CheckpointPublished {  // or not: row.error
   static constexpr std::string_view kName = "checkpoint_published";
   using Owned = PublishedRow;
   const PublishedRow& row;
   Owned own() const { return row; }
+};
+
+// Somebody wants a checkpoint of this very state: Runner::checkpoint_now(), or a hook that
+// publishes it. CheckpointHook answers with a save that is never skipped or replaced.
+struct CheckpointRequested {
+  static constexpr std::string_view kName = "checkpoint_requested";
+  static constexpr bool kSelfContained = true;
+  bool pinned = false;  // retention leaves it alone until it is unpinned
 };
 
 // Someone asked the run to end: a signal, the host, a hook. Published once, at the next yield of

@@ -8,7 +8,7 @@
 //  * background: a copy into a bounded ring, which the bus's observer thread reads; never delays.
 // With inline and background subscribers alone a publish needs no coroutine frame and allocates
 // nothing. A subscriber's exception arrives at the co_await as a HookError, and later subscribers
-// of that publish do not run.
+// of that publish do not run; that of an isolated hook is counted, and they do (isolation.h).
 //
 // Publishing inside a subscriber is allowed. Subscribing during a publish counts from the next one,
 // unsubscribing at once. Two tasks may publish the same event at a time; each walks on its own.
@@ -51,10 +51,13 @@ class Publisher {
 
   // By value: the event may be a temporary of the publish expression.
   static Task<> run_rest(Channel::Rest rest, E event) {
-    try {
-      while (rest.next(std::addressof(event))) co_await rest.start(std::addressof(event));
-    } catch (...) {
-      rest.fail();
+    for (;;) {
+      try {
+        while (rest.next(std::addressof(event))) co_await rest.start(std::addressof(event));
+        co_return;
+      } catch (...) {
+        rest.fail();
+      }
     }
   }
 
@@ -63,7 +66,8 @@ class Publisher {
 
 class EventBus {
  public:
-  // `log` is called on the observer thread for every exception of a background subscriber.
+  // `log` is called on the observer thread for every exception of a background subscriber whose
+  // hook is not isolated.
   explicit EventBus(ObserverErrorLog log = {});
   ~EventBus();
   EventBus(const EventBus&) = delete;
@@ -85,11 +89,11 @@ class EventBus {
   [[nodiscard]] Subscription subscribe(Subscriber subscriber);
 
   // Drains the background subscribers and ends their thread; throws the first HookError of one of
-  // them since the last close. Awaited before the bus is destroyed when it ever had any. The bus
-  // stays usable: the next background event starts the thread again.
+  // them since the last close, isolated hooks aside. Awaited before the bus is destroyed when it
+  // ever had any. The bus stays usable: the next background event starts the thread again.
   Task<> close();
 
-  std::uint64_t observer_errors() const noexcept;
+  std::uint64_t observer_errors() const noexcept;  // of isolated hooks too
   std::vector<ObserverStats> observer_stats() const;
 
  private:

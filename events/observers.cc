@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "millrace/events/hook_error.h"
+#include "millrace/events/isolation.h"
 #include "millrace/runtime/async/thread_name.h"
 
 namespace millrace {
@@ -86,6 +87,7 @@ std::shared_ptr<ObserverQueue> Observers::oldest() const {
 }
 
 void Observers::call(ObserverQueue& queue) noexcept {
+  if (queue.isolated_ && queue.isolated_->disabled()) return queue.skip_next();
   try {
     try {
       queue.run_next();
@@ -95,6 +97,7 @@ void Observers::call(ObserverQueue& queue) noexcept {
   } catch (const HookError& error) {
     errors_.fetch_add(1, std::memory_order_relaxed);
     queue.errors_.fetch_add(1, std::memory_order_relaxed);
+    if (queue.isolated_) return queue.isolated_->count(error);
     if (log_) log_(error);
     const std::lock_guard lock(mutex_);
     if (!first_error_) first_error_ = std::current_exception();
@@ -128,7 +131,8 @@ std::vector<ObserverStats> Observers::stats() const {
   const std::lock_guard lock(mutex_);
   std::vector<ObserverStats> rows;
   for (const auto& q : queues_) {
-    rows.push_back({q->event_, q->hook_, q->delivered(), q->dropped(), q->errors()});
+    rows.push_back(
+        {q->event_, q->hook_, q->delivered(), q->dropped(), q->coalesced(), q->errors()});
   }
   return rows;
 }

@@ -34,6 +34,7 @@ struct ObserverStats {
   std::string hook;
   std::uint64_t delivered = 0;  // calls made, failed ones too
   std::uint64_t dropped = 0;    // lost because the ring was full
+  std::uint64_t coalesced = 0;  // merged into a waiting one
   std::uint64_t errors = 0;
 };
 

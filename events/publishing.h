@@ -6,6 +6,8 @@
 // then, the subscribers from the first awaited one on have not run.
 #pragma once
 
+#include <stdlib.h>  // before Asio, whose allocator depends on the library's macros
+
 #include <asio/any_io_executor.hpp>
 #include <utility>
 

@@ -39,9 +39,16 @@ constexpr std::string_view loop_mode_name(LoopMode mode) {
 }
 
 // A named number that a step produced. It may become readable later than the step ends (on a device
-// it travels to the host first); on the CPU it is ready at once.
+// it travels to the host first); on the CPU it is ready at once. Values of one source come in the
+// order of their steps.
+//
+// A source lives as long as the strategy. A ticket may be read for kKept steps from its own on;
+// then its place belongs to another value.
 class ScalarSource {
  public:
+  static constexpr std::uint32_t kKept = 64;
+
+  // Nothing while the value is on its way. Train context; never waits.
   virtual std::optional<double> try_read(std::uint32_t ticket) const = 0;
 
  protected:
@@ -56,7 +63,8 @@ struct Scalar {
   std::optional<double> try_get() const { return source->try_read(ticket); }
 };
 
-// What forward and backward produced. Valid until the next step.
+// What forward and backward produced. Valid until the next step; a copy of a Scalar can be read
+// longer.
 struct StepOutput {
   std::span<const Scalar> scalars;
   bool step_due = true;  // false while gradients accumulate

@@ -17,6 +17,8 @@
 
 namespace millrace {
 
+class IsolatedHook;
+
 struct Subscriber {
   using Run = void (*)(void* target, const void* event);
   using Start = Task<> (*)(void* target, const void* event);
@@ -32,6 +34,7 @@ struct Subscriber {
   std::unique_ptr<void, void (*)(void*)> target{nullptr, [](void*) {}};  // the callable
   std::shared_ptr<ObserverQueue>
       queue;  // background: instead of a target; the observer thread has it too
+  std::shared_ptr<IsolatedHook> isolated;  // set by isolated(): its errors end no walk
 };
 
 namespace detail {
@@ -70,10 +73,12 @@ Subscriber awaited_subscriber(std::string hook, Priority priority, F call) {
   return subscriber;
 }
 
-// Called on the observer thread with a copy that owns its data: void(E::Owned).
+// Called on the observer thread with a copy that owns its data: void(E::Owned). `how` is for
+// Overflow::kCoalesce.
 template <class E, class F>
 Subscriber background_subscriber(std::string hook, Priority priority,
-                                 const BackgroundOptions& options, F call) {
+                                 const BackgroundOptions& options, F call,
+                                 Coalescing<OwnedOf<E>> how = {}) {
   static_assert(
       std::is_invocable_v<F&, OwnedOf<E>>,
       "a background subscriber is called with E::Owned (with E itself, if self-contained)");
@@ -84,7 +89,7 @@ Subscriber background_subscriber(std::string hook, Priority priority,
   subscriber.run = [](void* target, const void* event) {
     static_cast<Queue*>(target)->push(detail::own(*static_cast<const E*>(event)));
   };
-  auto queue = std::make_shared<Queue>(options, std::move(call));
+  auto queue = std::make_shared<Queue>(options, std::move(call), std::move(how));
   subscriber.target = {queue.get(), [](void*) {}};
   subscriber.queue = std::move(queue);
   return subscriber;

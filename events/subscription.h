@@ -37,6 +37,8 @@ class [[nodiscard]] Subscription {
 
   // Events lost by a background subscriber because its ring was full.
   std::uint64_t dropped() const;
+  // Events that a background subscriber received as part of another one (Overflow::kCoalesce).
+  std::uint64_t coalesced() const;
 
  private:
   friend class Channel;

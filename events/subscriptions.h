@@ -17,6 +17,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -30,13 +31,16 @@
 namespace millrace {
 
 class EventBus;
+class IsolatedHook;
 
 template <class M>
 concept MemberFunction = std::is_member_function_pointer_v<M>;
 
 class Subscriptions {
  public:
-  Subscriptions(EventBus& bus, std::string hook, Priority default_priority);
+  // `isolated` when an error of the hook is to be contained (isolation.h); null otherwise.
+  Subscriptions(EventBus& bus, std::string hook, Priority default_priority,
+                std::shared_ptr<IsolatedHook> isolated = nullptr);
   ~Subscriptions();  // unsubscribes what was not released
 
   // void(const E&), called in the publisher's frame.
@@ -78,14 +82,19 @@ class Subscriptions {
   }
 
   // void(E::Owned), called on the observer thread of the bus; see observer_queue.h for the options.
-  // The priority places the copy of the event among the other subscribers, not the call.
+  // The priority places the copy of the event among the other subscribers, not the call. With
+  // Overflow::kCoalesce, events that find the ring full are merged; `how` may say by which function
+  // and which belong together (mailbox.h):
+  //   on.background<Progressed>({.capacity = 1, .overflow = Overflow::kCoalesce}, draw,
+  //                             {.merge = [](auto& waiting, auto&& newer) { ... }});
   template <class E, class F>
-  void background(Priority priority, BackgroundOptions options, F call) {
-    add(background_subscriber<E>(hook_, priority, options, std::move(call)));
+  void background(Priority priority, BackgroundOptions options, F call,
+                  Coalescing<OwnedOf<E>> how = {}) {
+    add(background_subscriber<E>(hook_, priority, options, std::move(call), std::move(how)));
   }
   template <class E, class F>
-  void background(BackgroundOptions options, F call) {
-    background<E>(default_priority_, options, std::move(call));
+  void background(BackgroundOptions options, F call, Coalescing<OwnedOf<E>> how = {}) {
+    background<E>(default_priority_, options, std::move(call), std::move(how));
   }
   template <class E, MemberFunction M, class H>
   void background(Priority priority, BackgroundOptions options, M member, H* self) {
@@ -112,6 +121,7 @@ class Subscriptions {
   EventBus& bus_;
   std::string hook_;
   Priority default_priority_;
+  std::shared_ptr<IsolatedHook> isolated_;
   std::vector<Subscription> held_;
 };
 

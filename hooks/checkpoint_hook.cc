@@ -4,72 +4,312 @@
 #include <utility>
 
 #include "millrace/io/checkpoint_store.h"
+#include "millrace/io/record_stream.h"
+#include "millrace/runtime/async/clock.h"
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/engine/checkpointer.h"
 #include "millrace/runtime/engine/data_loader.h"
 #include "millrace/runtime/engine/logger.h"
 #include "millrace/runtime/engine/message_hub.h"
-#include "millrace/runtime/engine/record_stream.h"
 #include "millrace/runtime/engine/run_context.h"
 
 namespace millrace {
 namespace {
 
-constexpr std::string_view kPlaceholder = "{}";
-
-void check_template(const std::string& text) {
-  const auto first = text.find(kPlaceholder);
-  if (first == std::string::npos || text.find(kPlaceholder, first + 1) != std::string::npos) {
-    throw ConfigError("CheckpointHook.filename_tmpl",
-                      "'" + text + "' needs exactly one {} for the number");
-  }
-  if (!text.ends_with(".pth") || text.find('/') != std::string::npos) {
-    throw ConfigError(
-        "CheckpointHook.filename_tmpl",
-        "'" + text + "' must be a file name ending in .pth, or resume cannot find it");
-  }
+RetentionRules rules_of(const CheckpointHookOptions& options) {
+  RetentionRules rules;
+  rules.last = options.max_keep_ckpts;
+  rules.every = options.keep_every;
+  rules.per = options.keep_per;
+  return rules;
 }
+
+// The reason of a save that stands in for a discarded one. It has no stand-in itself.
+constexpr std::string_view kRetaken = "retaken";
+
+std::string iter_file(std::int64_t iter) { return "iter_" + std::to_string(iter) + ".pth"; }
 
 }  // namespace
 
 CheckpointHook::CheckpointHook(CheckpointHookOptions options)
-    : options_(std::move(options)), kept_(options_.max_keep_ckpts) {
-  if (options_.save_begin < 0) {
-    throw ConfigError("CheckpointHook.save_begin",
-                      "should not be less than 0, but got " + std::to_string(options_.save_begin));
-  }
-  if (options_.filename_tmpl.empty()) {
-    options_.filename_tmpl = options_.by_epoch ? "epoch_{}.pth" : "iter_{}.pth";
-  }
-  check_template(options_.filename_tmpl);
-}
+    : options_(checked_options(std::move(options))),
+      pacing_(options_),
+      kept_(rules_of(options_)),
+      best_(options_) {}
 
 void CheckpointHook::attach(RunContext& run) {
   run_ = &run;
-  store_ = &run.checkpointer.open_store(options_.out_dir);
+  if (best_.wanted() && run.val_loader == nullptr) {
+    throw ConfigError("CheckpointHook.save_best",
+                      "needs scores of a validation, and this run has none: give it val and "
+                      "metrics, or leave save_best out");
+  }
+  best_.check_names(run.metric_names);
+  store_ = options_.out_storage ? &run.checkpointer.open_store(options_.out_storage)
+                                : &run.checkpointer.open_store(options_.out_dir);
+  if (options_.on_busy == OnBusy::kReplace) run.checkpointer.allow_replace();
 }
 
 void CheckpointHook::subscribe(Subscriptions& on) {
   on.every<BeforeTrain>(&CheckpointHook::before_train, this);
-  if (options_.by_epoch) {
-    on.awaited<AfterTrainEpoch>(&CheckpointHook::after_train_epoch, this);
-  } else {
+  if (options_.by_epoch) on.awaited<AfterTrainEpoch>(&CheckpointHook::after_train_epoch, this);
+  if (!options_.by_epoch || options_.save_every.count() > 0) {
     on.awaited<AfterTrainIter>(&CheckpointHook::after_train_iter, this);
   }
+  on.awaited<AfterValEpoch>(&CheckpointHook::after_val_epoch, this);
+  on.every<AfterTrain>(&CheckpointHook::after_train, this);
   on.awaited<StopRequested>(&CheckpointHook::on_stop, this);
+  on.awaited<CheckpointRequested>(&CheckpointHook::on_request, this);
+  on.awaited<CheckpointDiscarded>(&CheckpointHook::on_discarded, this);
+  on.every<CheckpointReplaced>([this](const CheckpointReplaced& e) { given_up(e.row); });
   on.every<CheckpointCommitted>(&CheckpointHook::committed, this);
   on.every<CheckpointFailed>(&CheckpointHook::failed, this);
 }
 
-bool CheckpointHook::due(std::int64_t step) const {
-  const std::int64_t since = step - options_.save_begin;
-  return options_.interval > 0 && since >= 0 && since % options_.interval == 0;
-}
+// ---- when
 
 std::string CheckpointHook::filename(std::int64_t step) const {
   std::string name = options_.filename_tmpl;
-  return name.replace(name.find(kPlaceholder), kPlaceholder.size(), std::to_string(step));
+  return name.replace(name.find("{}"), 2, std::to_string(step));
 }
+
+Task<> CheckpointHook::after_train_epoch(const AfterTrainEpoch& event) {
+  const Progress& at = event.at;
+  const std::int64_t step = at.epoch + 1;
+  const bool last = options_.save_last && step == at.max_epochs;
+  if (!pacing_.due_now(step) && !last) co_return;
+  run_->log.info("Saving checkpoint at " + std::to_string(step) + " epochs");
+  Target target{filename(step), step, step, at.iter};
+  co_await save_regular(std::move(target), last ? "last" : "interval", !last, false);
+}
+
+Task<> CheckpointHook::after_train_iter(const AfterTrainIter& event) {
+  const Progress& at = event.at;
+  const std::int64_t step = at.iter + 1;
+  const bool counted = !options_.by_epoch;
+  const bool last = counted && options_.save_last && step == at.max_iters;
+  const bool by_interval = counted && pacing_.due_now(step);
+  if (!by_interval && !last && !pacing_.time_due(run_->clock.now())) co_return;
+  run_->log.info("Saving checkpoint at " + std::to_string(step) + " iterations");
+  Target target{counted ? filename(step) : iter_file(step), {}, at.epoch, step};
+  if (counted) target.step = step;
+  const char* reason = last ? "last" : by_interval ? "interval" : "time";
+  co_await save_regular(std::move(target), reason, !last, false);
+}
+
+// The name of the state between two iterations. After an epoch the loader stands at the beginning
+// of the next one.
+CheckpointHook::Target CheckpointHook::target_here() const {
+  const Progress& at = run_->at;
+  Target target{{}, {}, at.epoch, at.iter};
+  if (!options_.by_epoch) {
+    target.step = at.iter;
+  } else if (at.by_epoch && run_->train_loader->position().batch == 0) {
+    target.step = at.epoch;
+  }
+  target.file = target.step ? filename(*target.step) : iter_file(at.iter);
+  return target;
+}
+
+Task<> CheckpointHook::save_here(std::string reason, bool pinned) {
+  if (run_->at.iter == 0) co_return;
+  Target target = target_here();
+  const bool saved = run_->checkpointer.last_saved_iter() == run_->at.iter;
+  if (saved && newest_.iter == run_->at.iter) {
+    run_->checkpointer.protect(*store_, newest_.file);
+    if (pinned) pin(newest_.file);
+  }
+  if (saved) co_return;
+  run_->log.info("Saving checkpoint at " + std::to_string(target.iter) + " iterations (" + reason +
+                 ")");
+  co_await save_regular(std::move(target), std::move(reason), false, pinned);
+}
+
+Task<> CheckpointHook::on_stop(const StopRequested&) { co_await save_here("stop", false); }
+
+Task<> CheckpointHook::on_request(const CheckpointRequested& event) {
+  co_await save_here("on_demand", event.pinned);
+}
+
+// Retaken at once and eagerly: the train thread is here, so nobody can write meanwhile. The state
+// is a later one, so it goes by its own name, and it is nobody's best.
+Task<> CheckpointHook::on_discarded(const CheckpointDiscarded& event) {
+  if (!is_mine(event.row)) co_return;
+  const bool was_best = best_.planned(event.row.name);
+  given_up(event.row);
+  if (was_best || event.row.reason == kRetaken || run_->failed) co_return;
+  co_await save_here(std::string(kRetaken), false);
+}
+
+// ---- saving
+
+SaveRequest CheckpointHook::request_for(const Target& target, std::string reason) const {
+  SaveRequest request;
+  request.filename = target.file;
+  request.mode = reason == kRetaken ? StageMode::kEager : options_.mode;
+  request.on_busy = options_.on_busy;
+  request.reason = std::move(reason);
+  request.save_optimizer = options_.save_optimizer;
+  request.save_param_scheduler = options_.save_param_scheduler;
+  request.epoch = target.epoch;
+  request.iter = target.iter;
+  request.store = store_;
+  return request;
+}
+
+Task<> CheckpointHook::save_regular(Target target, std::string reason, bool may_drop, bool pinned) {
+  SaveRequest request = request_for(target, std::move(reason));
+  request.may_drop = may_drop;
+  request.retakes = request.reason != kRetaken;
+  request.pinned = pinned;
+  // What the file says about itself. As in the reference the hub is written before the capture, but
+  // not before it is sure to come.
+  request.before_capture = [this, &target, pinned, id = request.save_id] {
+    pacing_.captured(id, target.step, run_->clock.now());
+    newest_ = {target.file, id, target.iter};
+    last_file_ = target.file;
+    kept_.plan({target.file, id, target.step, run_->clock.unix_ns(), pinned});
+    write_hub(target);
+  };
+  co_await run_->checkpointer.save(std::move(request));  // a throw ends the run, and this runner
+}
+
+void CheckpointHook::write_hub(const Target& target) {
+  run_->hub.info("last_ckpt") = store_->location() + "/" + target.file;
+  if (options_.max_keep_ckpts < 1 || !target.step) return;
+  pickle::Value ids = pickle::Value::list();
+  for (const std::int64_t step : kept_.steps()) ids.append(step);
+  run_->hub.info("keep_ckpt_ids") = ids;
+}
+
+// ---- best
+
+Task<> CheckpointHook::after_val_epoch(const AfterValEpoch& event) {
+  if (event.metrics.empty()) {
+    run_->log.warn(
+        "Since `metrics` is an empty dict, the behavior to save the best checkpoint "
+        "will be skipped in this evaluation.");
+    co_return;
+  }
+  if (!best_.wanted()) co_return;
+  std::vector<std::string> missing;
+  const auto improved = best_.improved(event.metrics, missing);
+  for (const std::string& key : missing) {
+    run_->log.warn("The metric '" + key +
+                   "' is missing in this evaluation: no best checkpoint is saved for it");
+  }
+  if (newest_.iter == event.at.iter && !newest_.save_id.empty()) {
+    run_->checkpointer.score(*store_, newest_.save_id, best_.scores(event.metrics));
+  }
+  for (const BestCheckpoints::Improved& best : improved) {
+    Target target = target_here();
+    if (options_.save_best_full && newest_.iter == event.at.iter) {
+      link_best(best, target);
+    } else {
+      co_await save_best(best, std::move(target));
+    }
+  }
+}
+
+BestCheckpoints::Planned CheckpointHook::planned(const BestCheckpoints::Improved& best,
+                                                 const Target& target, std::string file,
+                                                 std::string save_id) const {
+  const bool epochs = options_.by_epoch && target.step;
+  return {best.metric,
+          {std::move(file), std::move(save_id), best.score},
+          epochs ? target.epoch : target.iter,
+          epochs ? "epoch" : "iter"};
+}
+
+// The state has a file already, or one on its way: no byte of data is written for the best.
+void CheckpointHook::link_best(const BestCheckpoints::Improved& best, const Target& target) {
+  const std::string file = best_stem(best.key) + "_" + target.file;
+  best_.plan(planned(best, target, file, newest_.save_id));
+  best_.write_hub(run_->hub, store_->location());
+  CheckpointRow row;
+  row.name = file;
+  row.reason = "best";
+  row.save_id = newest_.save_id;
+  row.epoch = target.epoch;
+  row.iter = target.iter;
+  run_->checkpointer.link(*store_, newest_.file, std::move(row), {{best.key, best.score}});
+}
+
+Task<> CheckpointHook::save_best(BestCheckpoints::Improved best, Target target) {
+  const std::string file = best_stem(best.key) + "_" + target.file;
+  SaveRequest request = request_for(target, "best");
+  request.filename = file;
+  request.pointer = false;
+  request.scores = {{best.key, best.score}};
+  if (!options_.save_best_full) request.save_optimizer = request.save_param_scheduler = false;
+  const std::string id = request.save_id;
+  request.before_capture = [this, &best, &target, &file, &id] {
+    best_.plan(planned(best, target, file, id));
+    best_.write_hub(run_->hub, store_->location());
+    if (options_.save_best_full) newest_ = {file, id, target.iter};
+  };
+  co_await run_->checkpointer.save(std::move(request));
+}
+
+// ---- outcomes
+
+bool CheckpointHook::is_mine(const CheckpointRow& row) const {
+  return row.directory == store_->location();
+}
+
+void CheckpointHook::committed(const CheckpointCommitted& event) {
+  const CheckpointRow& row = event.row;
+  if (!is_mine(row)) return;
+  if (best_.planned(row.name)) {
+    BestCheckpoints::Outcome outcome = best_.committed(row.name);
+    for (const std::string& victim : outcome.victims) {
+      run_->log.info("The previous best checkpoint " + store_->location() + "/" + victim +
+                     " is removed");
+    }
+    run_->log.info(outcome.text);
+    run_->checkpointer.retire(*store_, std::move(outcome.victims));
+    if (unpublished_.erase(row.name) > 0) publish(row.name);
+    return;
+  }
+  run_->checkpointer.retire(*store_, kept_.committed(row.save_id));
+  if (const auto text = pacing_.committed(row)) run_->log.warn(*text);
+}
+
+void CheckpointHook::given_up(const CheckpointRow& row) {
+  if (!is_mine(row)) return;
+  if (newest_.save_id == row.save_id && newest_.file == row.name) newest_ = {};
+  if (!best_.planned(row.name)) {
+    kept_.given_up(row);
+    return pacing_.given_up(row.save_id);
+  }
+  best_.failed(row.name);
+  if (unpublished_.erase(row.name) > 0) publish_best();
+  best_.write_hub(run_->hub, store_->location());
+}
+
+void CheckpointHook::failed(const CheckpointFailed& event) {
+  if (!is_mine(event.row)) return;
+  given_up(event.row);
+  if (options_.on_error == OnSaveError::kStop) {
+    throw CheckpointError(event.row.directory + "/" + event.row.name,
+                          "was not saved, and on_error is stop: " + event.row.error);
+  }
+}
+
+void CheckpointHook::pin(std::string_view name, bool pinned) {
+  std::vector<std::string> names;
+  for (const CatalogRow& row : store_->rows()) names.push_back(row.name);
+  const bool known = std::find(names.begin(), names.end(), name) != names.end();
+  if (!known && !kept_.on_its_way(name)) {
+    throw ConfigError("CheckpointHook.pin",
+                      store_->location() + " has no checkpoint '" + std::string(name) + "'",
+                      nearest_name(name, names));
+  }
+  run_->checkpointer.pin(*store_, std::string(name), pinned);
+  run_->checkpointer.retire(*store_, kept_.pin(name, pinned));
+}
+
+// ---- the ends of a run
 
 void CheckpointHook::before_train(const BeforeTrain& event) {
   run_->log.info("Checkpoints will be saved to " + store_->location() + ".");
@@ -78,134 +318,82 @@ void CheckpointHook::before_train(const BeforeTrain& event) {
         "CheckpointHook counts epochs, and an iteration-based run has one: it saves at the "
         "end only. Set by_epoch = false to save by iterations");
   }
-  if (std::exchange(list_known_, true)) return;
-  // Resumed from another program's file: its message hub lists what it kept.
+  pacing_.start(options_.by_epoch ? event.at.epoch : event.at.iter, run_->clock.now());
+  restore_lists();
+}
+
+void CheckpointHook::after_train(const AfterTrain&) {
+  if (options_.published_keys.empty()) return;
+  published_.clear();
+  if (options_.save_last && !last_file_.empty()) publish(last_file_);
+  publish_best();
+}
+
+void CheckpointHook::publish_best() {
+  for (const std::string& file : best_.newest_files()) {
+    if (best_.planned(file)) {
+      unpublished_.insert(file);
+    } else {
+      publish(file);
+    }
+  }
+}
+
+void CheckpointHook::publish(const std::string& file) {
+  if (!published_.insert(file).second) return;
+  run_->checkpointer.publish(*store_, file, options_.published_keys);
+}
+
+// After a resume: what the catalog of the directory knows about the files that the checkpoint
+// listed.
+void CheckpointHook::restore_lists() {
+  const std::vector<CatalogRow> rows = store_->rows();
+  if (!kept_.known()) {
+    adopt_lists(rows);
+  } else if (kept_.idle()) {
+    best_.reconcile(rows, run_->checkpointer.newest());
+  }
+  kept_.reconcile(rows);
+  best_.write_hub(run_->hub, store_->location());  // the file's entries may be older
+  make_owed_links();
+}
+
+// From another program's checkpoint, or nothing in a fresh run.
+void CheckpointHook::adopt_lists(const std::vector<CatalogRow>& rows) {
   const pickle::Value* ids = run_->hub.find_info("keep_ckpt_ids");
   const auto* items = ids != nullptr ? ids->as_sequence() : nullptr;
-  if (items == nullptr) return;
-  std::vector<std::int64_t> steps;
-  for (const pickle::Value& item : *items) {
-    if (const auto step = item.as_int()) steps.push_back(*step);
+  std::vector<RetainedFile> listed;
+  for (const pickle::Value& item : items != nullptr ? *items : std::vector<pickle::Value>()) {
+    if (const auto step = item.as_int()) listed.push_back({filename(*step), "", *step, 0, false});
   }
-  kept_.restore(steps);
+  kept_.adopt(std::move(listed));
+  best_.adopt(run_->hub, store_->location(), rows);
 }
 
-Task<> CheckpointHook::after_train_epoch(const AfterTrainEpoch& event) {
-  const Progress& at = event.at;
-  const std::int64_t step = at.epoch + 1;
-  const bool last = options_.save_last && step == at.max_epochs;
-  if (!due(step) && !last) co_return;
-  run_->log.info("Saving checkpoint at " + std::to_string(step) + " epochs");
-  co_await save(step, step, at.iter, last ? "last" : "interval");
-}
-
-Task<> CheckpointHook::after_train_iter(const AfterTrainIter& event) {
-  const Progress& at = event.at;
-  const std::int64_t step = at.iter + 1;
-  const bool last = options_.save_last && step == at.max_iters;
-  if (!due(step) && !last) co_return;
-  run_->log.info("Saving checkpoint at " + std::to_string(step) + " iterations");
-  co_await save(step, at.epoch, step, last ? "last" : "interval");
-}
-
-Task<> CheckpointHook::on_stop(const StopRequested& event) {
-  const Progress& at = event.at;
-  if (at.iter == 0 || run_->checkpointer.last_saved_iter() == at.iter) co_return;
-  run_->log.info("Saving checkpoint at " + std::to_string(at.iter) +
-                 " iterations, before stopping");
-  const bool epoch_finished = at.by_epoch && run_->train_loader->position().batch == 0;
-  if (!options_.by_epoch) {
-    co_await save(at.iter, at.epoch, at.iter, "stop");
-  } else if (epoch_finished) {
-    co_await save(at.epoch, at.epoch, at.iter, "stop");
-  } else {
-    const Pending what{at.iter, false};
-    co_await save_as("iter_" + std::to_string(at.iter) + ".pth", what, at.epoch, at.iter, "stop");
+// A run that ended between a score and its link left the score in the catalog.
+void CheckpointHook::make_owed_links() {
+  const CheckpointIdentity& resumed = run_->checkpointer.newest();
+  if (resumed.save_id.empty() || !options_.save_best_full) return;
+  for (const CatalogRow& row : store_->rows()) {
+    if (row.identity.save_id != resumed.save_id || row.name.starts_with("best_")) continue;
+    newest_ = {row.name, resumed.save_id, resumed.iter};
+    Target target{row.name, {}, resumed.epoch, resumed.iter};
+    if (options_.by_epoch && row.name == filename(resumed.epoch)) target.step = resumed.epoch;
+    for (const BestCheckpoints::Improved& best : best_.owed(row)) link_best(best, target);
   }
-}
-
-Task<> CheckpointHook::save(std::int64_t step, std::int64_t epoch, std::int64_t iter,
-                            std::string reason) {
-  const Pending what{step, true};
-  co_await save_as(filename(step), what, epoch, iter, std::move(reason));
-}
-
-Task<> CheckpointHook::save_as(std::string file, Pending what, std::int64_t epoch,
-                               std::int64_t iter, std::string reason) {
-  // As in the reference, the hub is written first, so that a file lists itself.
-  saving_step_ = what.regular ? what.step : -1;
-  run_->hub.info("last_ckpt") = store_->location() + "/" + file;
-  if (options_.max_keep_ckpts > 0 && what.regular) {
-    pickle::Value ids = pickle::Value::list();
-    for (const std::int64_t id : with_pending().ids_after(what.step)) ids.append(id);
-    run_->hub.info("keep_ckpt_ids") = ids;
-  }
-  SaveRequest request;
-  request.filename = file;
-  request.reason = std::move(reason);
-  request.mode = options_.mode;
-  request.save_optimizer = options_.save_optimizer;
-  request.save_param_scheduler = options_.save_param_scheduler;
-  request.epoch = epoch;
-  request.iter = iter;
-  request.store = store_;
-  pending_.emplace(std::move(file), what);
-  co_await run_->checkpointer.save(std::move(request));  // a throw ends the run, and this runner
-}
-
-LastN CheckpointHook::with_pending() const {
-  std::vector<std::int64_t> steps;
-  for (const auto& [file, what] : pending_) {
-    if (what.regular) steps.push_back(what.step);
-  }
-  std::sort(steps.begin(), steps.end());
-  LastN ahead = kept_;
-  for (const std::int64_t step : steps) ahead.restore(ahead.saved_after(step));
-  return ahead;
-}
-
-void CheckpointHook::committed(const CheckpointCommitted& event) {
-  if (event.row.directory != store_->location()) return;
-  const auto found = pending_.find(event.row.name);
-  if (found == pending_.end()) return;
-  const auto [step, regular] = found->second;
-  pending_.erase(found);
-  if (!regular) {
-    stop_files_.push_back(event.row.name);
-    return;
-  }
-  std::vector<std::string> victims;
-  for (const std::int64_t id : kept_.committed(step)) victims.push_back(filename(id));
-  if (options_.max_keep_ckpts > 0) {
-    victims.insert(victims.end(), stop_files_.begin(), stop_files_.end());
-    stop_files_.clear();
-  }
-  run_->checkpointer.retire(*store_, std::move(victims));
-}
-
-void CheckpointHook::failed(const CheckpointFailed& event) {
-  if (event.row.directory == store_->location()) pending_.erase(event.row.name);
 }
 
 std::string CheckpointHook::save_state() const {
   RecordWriter out;
-  const LastN ahead = with_pending();
-  // With what the commit of this save gives up: should a crash come in between, the next run does
-  // it.
-  std::vector<std::string> stop_files = stop_files_;
-  for (const auto& [file, what] : pending_) {
-    if (!what.regular) stop_files.push_back(file);
-  }
-  out(saving_step_ >= 0 ? ahead.saved_after(saving_step_) : ahead.ids(), stop_files);
+  kept_.save(out);
+  best_.save(out);
   return std::move(out).take();
 }
 
 void CheckpointHook::load_state(std::string_view state) {
-  std::vector<std::int64_t> ids;
   RecordReader in(state);
-  in(ids, stop_files_);
-  kept_.restore(ids);
-  list_known_ = true;
+  kept_.load(in);
+  best_.load(in);
 }
 
 }  // namespace millrace

@@ -1,47 +1,41 @@
-// CheckpointHook: when to save, under which name, and which older files to give up.
+// CheckpointHook: when to save, under which name, which files to keep, what to publish.
 //
-// Names, defaults, numbering and texts are the reference's. Different on purpose: files are removed
-// only after their successor is durable, and off the train thread; a run that is stopped saves
-// where it stopped; options that cannot work are refused at construction.
+// Names, defaults, numbering and texts are the reference's; checkpoint_options.h has the options.
+// Different on purpose:
 //
-// How a save is made is the Checkpointer's part. Train context.
+//  * a file goes only after its successor is durable, and off the train thread;
+//  * a new best never writes a regular file anew. On a step that is saved, it is a second name for
+//    that file; on another step it is one full file (or, on request, weights only);
+//  * a run that is stopped saves where it stopped, and a save inside an epoch is iter_<N>.pth;
+//  * options that cannot work are refused at construction, wrong metric names before training where
+//    the metrics say their names.
+//
+// Saves for best, stop, end and on demand are always made; those by interval and by time give way
+// as on_busy says. How a save is made is the Checkpointer's part. Train context.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
-#include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "millrace/events/checkpoint_events.h"
-#include "millrace/io/retention.h"
+#include "millrace/hooks/best_checkpoints.h"
+#include "millrace/hooks/checkpoint_options.h"
+#include "millrace/hooks/kept_files.h"
+#include "millrace/hooks/save_pacing.h"
 #include "millrace/runtime/async/task.h"
 #include "millrace/runtime/engine/hook.h"
-#include "millrace/runtime/engine/staging.h"
 
 namespace millrace {
 
 class CheckpointStore;
 
-struct CheckpointHookOptions {
-  std::int64_t interval = -1;  // epochs or iterations between saves; below 1: none by interval
-  bool by_epoch = true;
-  std::int64_t save_begin = 0;  // first epoch or iteration that is saved; 0: the interval's first
-  bool save_last = true;        // also after the last epoch or iteration
-  bool save_optimizer = true;   // without it, files cannot be resumed
-  bool save_param_scheduler = true;
-  std::int64_t max_keep_ckpts = -1;  // newest files that are kept; below 1: all
-  std::filesystem::path out_dir =
-      {};                          // default: work_dir; else out_dir/<last component of work_dir>
-  std::string filename_tmpl = {};  // default epoch_{}.pth or iter_{}.pth
-  StageMode mode = StageMode::kAuto;
-};
-
 class CheckpointHook final : public Hook {
  public:
-  // Throws ConfigError: a negative save_begin, a template without exactly one {} or not ending in
-  // .pth.
+  // Throws ConfigError, see checked_options().
   explicit CheckpointHook(CheckpointHookOptions options);
 
   std::string_view name() const override { return "CheckpointHook"; }
@@ -52,33 +46,65 @@ class CheckpointHook final : public Hook {
   void load_state(std::string_view state) override;
 
   // Whether `step` (finished epochs or iterations) is saved by the interval.
-  bool due(std::int64_t step) const;
+  bool due(std::int64_t step) const { return pacing_.due(step); }
   std::string filename(std::int64_t step) const;
 
+  // Train context. Keeps the file, or no longer, whatever the retention rules say. Throws
+  // ConfigError with the nearest name when the store has no such file.
+  void pin(std::string_view name, bool pinned = true);
+  // The interval in force, wider than the option's when the stall budget asks for it.
+  std::int64_t interval() const noexcept { return pacing_.interval(); }
+
  private:
-  struct Pending {  // captured, neither committed nor failed yet
-    std::int64_t step;
-    bool regular;  // takes part in max_keep_ckpts; a mid-epoch stop of an epoch run does not
+  // A file to be: its name and, in a regular series, its step.
+  struct Target {
+    std::string file;
+    std::optional<std::int64_t> step;
+    std::int64_t epoch, iter;  // finished, as meta has them
   };
   void before_train(const BeforeTrain& event);
   Task<> after_train_epoch(const AfterTrainEpoch& event);
   Task<> after_train_iter(const AfterTrainIter& event);
+  Task<> after_val_epoch(const AfterValEpoch& event);
+  void after_train(const AfterTrain& event);
   Task<> on_stop(const StopRequested& event);
-  Task<> save(std::int64_t step, std::int64_t epoch, std::int64_t iter, std::string reason);
-  Task<> save_as(std::string file, Pending what, std::int64_t epoch, std::int64_t iter,
-                 std::string reason);
+  Task<> on_request(const CheckpointRequested& event);
+  Task<> on_discarded(const CheckpointDiscarded& event);
   void committed(const CheckpointCommitted& event);
   void failed(const CheckpointFailed& event);
-  LastN with_pending() const;  // as it will be when what is in flight has been committed
+  void given_up(const CheckpointRow& row);
 
-  CheckpointHookOptions options_;
+  Target target_here() const;  // between two iterations, or after an epoch
+  Task<> save_here(std::string reason, bool pinned);
+  Task<> save_regular(Target target, std::string reason, bool may_drop, bool pinned);
+  Task<> save_best(BestCheckpoints::Improved best, Target target);
+  void link_best(const BestCheckpoints::Improved& best, const Target& target);
+  BestCheckpoints::Planned planned(const BestCheckpoints::Improved& best, const Target& target,
+                                   std::string file, std::string save_id) const;
+  SaveRequest request_for(const Target& target, std::string reason) const;
+  void write_hub(const Target& target);
+  void publish(const std::string& file);
+  void publish_best();
+  void restore_lists();
+  void adopt_lists(const std::vector<CatalogRow>& rows);
+  void make_owed_links();
+  bool is_mine(const CheckpointRow& row) const;
+
+  const CheckpointHookOptions options_;
   RunContext* run_ = nullptr;
   CheckpointStore* store_ = nullptr;
-  LastN kept_;
-  bool list_known_ = false;                 // kept_ is this run's own, not to be taken from the hub
-  std::map<std::string, Pending> pending_;  // by file name
-  std::vector<std::string> stop_files_;     // mid-epoch files, given up after the next regular one
-  std::int64_t saving_step_ = 0;            // for save_state(), which runs inside a save
+  SavePacing pacing_;
+  KeptFiles kept_;
+  BestCheckpoints best_;
+  // The regular or full best file that holds the newest saved state, and its save.
+  struct Newest {
+    std::string file, save_id;
+    std::int64_t iter = -1;
+  } newest_;
+  std::string last_file_;            // the newest regular file of this run
+  std::set<std::string> published_;  // by this train()
+  std::set<std::string>
+      unpublished_;  // best files on their way at the end, due when they are there
 };
 
 }  // namespace millrace

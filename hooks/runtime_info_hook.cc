@@ -20,6 +20,7 @@ void RuntimeInfoHook::subscribe(Subscriptions& on) {
   on.every<BeforeTrainIter>(&RuntimeInfoHook::before_train_iter, this);
   on.every<AfterTrainIter>(&RuntimeInfoHook::after_train_iter, this);
   on.every<AfterTrain>([this](const AfterTrain&) { leave(); });
+  on.every<AfterRun>([this](const AfterRun& e) { run_->hub.take_arrived(e.at.iter - 1); });
   on.every<BeforeVal>([this](const BeforeVal&) { enter(LoopMode::kVal); });
   on.every<AfterVal>([this](const AfterVal&) { leave(); });
   on.every<AfterValEpoch>(
@@ -62,8 +63,9 @@ void RuntimeInfoHook::after_train_iter(const AfterTrainIter& event) {
       output.name = scalars[i].name;
       output.history = &run_->hub.scalar("train/" + output.name);
     }
-    if (const auto value = scalars[i].try_get()) output.history->update(*value);
+    run_->hub.expect(*output.history, scalars[i], event.at.iter);
   }
+  run_->hub.take_arrived(event.at.iter);
 }
 
 void RuntimeInfoHook::write_metrics(LoopMode mode, std::span<const MetricValue> metrics) {

@@ -4,6 +4,10 @@
 // max_epochs, max_iters. Scalars: train/lr (the first group's) before each iteration, train/<name>
 // for every output after it, val/<name> and test/<name> for metrics. Names and moments are the
 // reference's.
+//
+// Outputs that are still on their way from a device are written when they have arrived, in the
+// order of their iterations (MessageHub::expect); the last ones are there at AfterRun. A save waits
+// for those of the steps before it, so that its history is that of a run on the host.
 #pragma once
 
 #include <string>

@@ -5,26 +5,15 @@
 #include <memory>
 #include <tuple>
 
+#include "millrace/io/checkpoint_identity.h"
+#include "millrace/io/checkpoint_name.h"
+#include "millrace/io/object_image.h"
 #include "millrace/io/pth_reader.h"
 
 namespace millrace {
 namespace {
 
-constexpr std::string_view kSuffix = ".pth";
-
-bool is_checkpoint(std::string_view name) { return name.ends_with(kSuffix); }
-
-bool is_published(std::string_view name) {
-  constexpr std::size_t kDigits = 8;
-  name.remove_suffix(kSuffix.size());
-  if (name.size() < kDigits + 2 || name[name.size() - kDigits - 1] != '-') return false;
-  const std::string_view digits = name.substr(name.size() - kDigits);
-  return digits.find_first_not_of("0123456789abcdef") == std::string_view::npos;
-}
-
-bool is_candidate(std::string_view name) {
-  return is_checkpoint(name) && !name.starts_with("best_") && !is_published(name);
-}
+bool is_best(std::string_view name) { return name.starts_with("best_"); }
 
 std::string sentence(const Fault& fault) {
   switch (fault.kind) {
@@ -42,50 +31,134 @@ std::string sentence(const Fault& fault) {
 
 }  // namespace
 
-std::vector<std::string> CheckpointStore::prepare() {
-  std::vector<std::string> swept = data_.prepare();
-  if (&work_dir_ != &data_) {
-    for (std::string& name : work_dir_.prepare()) swept.push_back(std::move(name));
+template <class Change>
+void CheckpointStore::change_catalog(Change change) {
+  const std::lock_guard lock(mutex_);
+  const auto show = [this] {
+    const std::lock_guard rows_lock(rows_mutex_);
+    rows_ = catalog_.rows();
+  };
+  try {
+    change(catalog_);
+  } catch (...) {
+    show();  // what could not be written counts all the same, until the next change writes it
+    throw;
   }
-  return swept;
+  show();
 }
 
-CommitTimes CheckpointStore::commit(std::string_view name, FileImage& image) {
-  CommitTimes times = data_.commit(name, image);
-  const std::string target = data_.location() + "/" + std::string(name);
-  BytesImage pointer{std::string_view(target)};
-  times.durable = work_dir_.commit(kPointerName, pointer).durable;
+CheckpointStore::Prepared CheckpointStore::prepare() {
+  Prepared prepared;
+  prepared.swept = data_.prepare();
+  if (&work_dir_ != &data_) {
+    for (std::string& name : work_dir_.prepare()) prepared.swept.push_back(std::move(name));
+  }
+  change_catalog([&](Catalog& catalog) { prepared.notes = catalog.open(); });
+  return prepared;
+}
+
+CommitTimes CheckpointStore::commit(std::string_view name, FileImage& image,
+                                    const CommitOptions& options) {
+  CommitTimes times = commit_file(name, image);
+  times.durable = commit_records(name, image.size(), options);
   return times;
 }
 
-void CheckpointStore::retire(std::span<const std::string> names) {
-  std::exception_ptr first;
-  for (const std::string& name : names) {
-    try {
-      data_.retire(name);
-    } catch (const StorageError&) {
-      if (!first) first = std::current_exception();
-    }
-  }
-  if (first) std::rethrow_exception(first);
+CommitTimes CheckpointStore::commit_file(std::string_view name, FileImage& image) {
+  return data_.commit(name, image);
 }
 
-Result<CheckpointIdentity> CheckpointStore::identity(std::string_view name) {
-  auto reader = PthReader::open(data_.open(name));
-  if (!reader) return reader.fault();
-  auto entry = reader->entry(kStateEntry);
-  if (!entry) return entry.fault();
-  if (!entry->has_value()) return CheckpointIdentity{};
-  auto record = decode_state_record(**entry);
-  if (!record) return record.fault();
-  return std::move(record->identity);
+std::chrono::steady_clock::time_point CheckpointStore::commit_records(
+    std::string_view name, std::uint64_t size, const CommitOptions& options) {
+  add_row(name, size, options);
+  if (!options.pointer) return std::chrono::steady_clock::now();
+  const std::string target = data_.location() + "/" + std::string(name);
+  BytesImage pointer{std::string_view(target)};
+  return work_dir_.commit(kPointerName, pointer).durable;
+}
+
+void CheckpointStore::add_row(std::string_view name, std::uint64_t size,
+                              const CommitOptions& options) {
+  CatalogRow row;
+  row.name = name;
+  row.identity = options.identity;
+  row.size = size;
+  row.digest = options.digest;
+  row.saved_at_ns = options.saved_at_ns;
+  row.scores = options.scores;
+  row.scores_known = true;
+  row.pinned = options.pinned;
+  change_catalog([&](Catalog& catalog) { catalog.add(std::move(row)); });
+}
+
+std::uint64_t CheckpointStore::link(std::string_view existing, std::string_view name,
+                                    const CommitOptions& options) {
+  const std::uint64_t size = data_.open(existing)->size();
+  std::uint64_t written = 0;
+  if (!data_.link(existing, name)) {
+    copy_object(data_, existing, data_, name);
+    written = size;
+  }
+  change_catalog([&](Catalog& catalog) {
+    CatalogRow row;
+    if (const CatalogRow* source = catalog.find(existing)) row = *source;
+    row.name = name;
+    row.size = size;
+    row.scores = options.scores;
+    row.scores_known = true;
+    row.pinned = options.pinned;
+    catalog.add(std::move(row));
+  });
+  return written;
+}
+
+std::uint64_t CheckpointStore::retire(std::string_view name) {
+  std::uint64_t bytes = 0;
+  try {
+    bytes = data_.open(name)->size();
+  } catch (const StorageError&) {
+    // Gone already: the row still has to say so.
+  }
+  data_.retire(name);
+  change_catalog([&](Catalog& catalog) { catalog.retire(name); });
+  return bytes;
+}
+
+void CheckpointStore::score(std::string_view save_id, std::string_view metric, double value) {
+  change_catalog([&](Catalog& catalog) { catalog.score(save_id, metric, value); });
+}
+
+void CheckpointStore::pin(std::string_view name, bool pinned) {
+  change_catalog([&](Catalog& catalog) { catalog.pin(name, pinned); });
+}
+
+PublishedCheckpoint CheckpointStore::publish(std::string_view name,
+                                             std::span<const std::string> published_keys,
+                                             const std::stop_token& stop) {
+  return publish_checkpoint(data_, name, published_keys, stop);
+}
+
+std::vector<CatalogRow> CheckpointStore::rows() const {
+  const std::lock_guard lock(rows_mutex_);
+  return rows_;
+}
+
+Result<CheckpointIdentity> CheckpointStore::identity(std::string_view name) const {
+  return read_identity(data_.open(name));
+}
+
+// A best file of weights alone says nothing about how to go on; a broken one is no loss.
+bool CheckpointStore::holds_optimizer(std::string_view name) const {
+  const auto reader = PthReader::open(data_.open(name));
+  return reader && reader.value().root().find("optimizer") != nullptr;
 }
 
 std::vector<CheckpointStore::Candidate> CheckpointStore::candidates(std::vector<Skipped>& skipped) {
   std::vector<Candidate> found;
   for (ObjectInfo& info : data_.list()) {
-    if (!is_candidate(info.name)) continue;
+    if (!is_checkpoint_name(info.name) || is_published_name(info.name)) continue;
     try {
+      if (is_best(info.name) && !holds_optimizer(info.name)) continue;
       auto known = identity(info.name);
       if (known) {
         found.push_back({std::move(info), *known});
@@ -115,10 +188,28 @@ std::string CheckpointStore::why_unusable(const std::string& name) {
 }
 
 CheckpointStore::Scan CheckpointStore::newest_valid() {
+  return first_usable([this](const std::string& name) { return why_unusable(name); });
+}
+
+CheckpointStore::Scan CheckpointStore::newest_valid(
+    const std::function<void(const std::string& name)>& load) {
+  return first_usable([&](const std::string& name) {
+    try {
+      load(name);
+      return std::string();
+    } catch (const Error& error) {
+      std::string reason = why_unusable(name);
+      return reason.empty() ? std::string(error.what()) : reason;
+    }
+  });
+}
+
+CheckpointStore::Scan CheckpointStore::first_usable(
+    const std::function<std::string(const std::string& name)>& why_not) {
   Scan scan;
   for (const Candidate& candidate : candidates(scan.skipped)) {
     const std::string& name = candidate.info.name;
-    std::string reason = why_unusable(name);
+    std::string reason = why_not(name);
     if (reason.empty()) {
       scan.name = name;
       scan.identity = candidate.identity;
@@ -131,8 +222,10 @@ CheckpointStore::Scan CheckpointStore::newest_valid() {
 
 std::uint64_t CheckpointStore::highest_generation() {
   std::uint64_t highest = 0;
+  // A file that cannot be read this time may be read the next.
+  for (const CatalogRow& row : rows()) highest = std::max(highest, row.identity.generation);
   for (const ObjectInfo& info : data_.list()) {
-    if (!is_checkpoint(info.name)) continue;
+    if (!is_checkpoint_name(info.name)) continue;
     try {
       const auto known = identity(info.name);
       if (known) highest = std::max(highest, known.value().generation);

@@ -1,6 +1,6 @@
 #include "millrace/io/crc32.h"
 
-#include <libdeflate.h>
+#include <isa-l/crc.h>
 #include <zlib.h>
 
 #include <algorithm>
@@ -9,9 +9,8 @@
 namespace millrace {
 
 std::uint32_t crc32(std::span<const std::byte> bytes, std::uint32_t seed) {
-  // libdeflate answers a null buffer with the initial value, whatever the seed.
   if (bytes.empty()) return seed;
-  return libdeflate_crc32(seed, bytes.data(), bytes.size());
+  return crc32_gzip_refl(seed, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
 }
 
 std::uint32_t crc32_combine(std::uint32_t first, std::uint32_t second, std::uint64_t second_size) {

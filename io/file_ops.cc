@@ -40,6 +40,11 @@ int PosixFileOps::open_read(const std::string& path) {
   return result_of(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
 }
 
+int PosixFileOps::open_append(const std::string& path, bool create) {
+  const int flags = O_WRONLY | O_APPEND | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0);
+  return result_of(::open(path.c_str(), flags, 0666));
+}
+
 int PosixFileOps::clear_direct(int fd) {
   // The access mode is ignored by F_SETFL, and we set no other status flag.
   return result_of(::fcntl(fd, F_SETFL, 0));
@@ -49,6 +54,10 @@ int PosixFileOps::close(int fd) { return result_of(::close(fd)); }
 
 std::int64_t PosixFileOps::pwrite(int fd, std::span<const std::byte> bytes, std::uint64_t offset) {
   return result_of(std::int64_t{::pwrite(fd, bytes.data(), bytes.size(), as_offset(offset))});
+}
+
+std::int64_t PosixFileOps::append(int fd, std::span<const std::byte> bytes) {
+  return result_of(std::int64_t{::write(fd, bytes.data(), bytes.size())});
 }
 
 std::int64_t PosixFileOps::pread(int fd, std::span<std::byte> bytes, std::uint64_t offset) {

@@ -33,11 +33,14 @@ class FileOps {
   // Descriptors. `direct` asks for O_DIRECT; -EINVAL when the file system has none.
   virtual int create_exclusive(const std::string& path, bool direct) = 0;
   virtual int open_read(const std::string& path) = 0;
+  // For append(). With `create` the file must not exist (-EEXIST), without it must (-ENOENT).
+  virtual int open_append(const std::string& path, bool create) = 0;
   virtual int clear_direct(int fd) = 0;  // the same descriptor, through the page cache from here on
   virtual int close(int fd) = 0;         // the descriptor is gone whatever the result
 
   // Data. The counts may be short.
   virtual std::int64_t pwrite(int fd, std::span<const std::byte> bytes, std::uint64_t offset) = 0;
+  virtual std::int64_t append(int fd, std::span<const std::byte> bytes) = 0;  // at the file's end
   virtual std::int64_t pread(int fd, std::span<std::byte> bytes, std::uint64_t offset) = 0;
   virtual int fallocate(int fd, std::uint64_t size) = 0;
   virtual int ftruncate(int fd, std::uint64_t size) = 0;
@@ -64,9 +67,11 @@ class PosixFileOps final : public FileOps {
  public:
   int create_exclusive(const std::string& path, bool direct) override;
   int open_read(const std::string& path) override;
+  int open_append(const std::string& path, bool create) override;
   int clear_direct(int fd) override;
   int close(int fd) override;
   std::int64_t pwrite(int fd, std::span<const std::byte> bytes, std::uint64_t offset) override;
+  std::int64_t append(int fd, std::span<const std::byte> bytes) override;
   std::int64_t pread(int fd, std::span<std::byte> bytes, std::uint64_t offset) override;
   int fallocate(int fd, std::uint64_t size) override;
   int ftruncate(int fd, std::uint64_t size) override;

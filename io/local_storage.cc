@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "millrace/io/local_object.h"
 #include "millrace/io/object_name.h"
 #include "millrace/runtime/async/error.h"
 
@@ -19,42 +20,11 @@ void throw_if_failed(std::int64_t result, const char* operation, const std::stri
   if (result < 0) throw StorageError(operation, path, static_cast<int>(-result), detail);
 }
 
-class LocalObject final : public StoredObject {
- public:
-  LocalObject(std::shared_ptr<FileOps> ops, std::string path, int fd)
-      : ops_(std::move(ops)), path_(std::move(path)), fd_(fd) {}
-  ~LocalObject() override { ops_->close(fd_); }
-  LocalObject(const LocalObject&) = delete;
-  LocalObject& operator=(const LocalObject&) = delete;
-
-  void measure() {
-    FileStatus status;
-    throw_if_failed(ops_->fstat(fd_, status), "fstat", path_);
-    if (!status.regular) throw StorageError("open", path_, EINVAL, "it is not a regular file");
-    size_ = status.size;
-  }
-
-  std::uint64_t size() const override { return size_; }
-
-  void read(std::uint64_t offset, std::span<std::byte> out) const override {
-    while (!out.empty()) {
-      const auto count = retry_interrupted([&] { return ops_->pread(fd_, out, offset); });
-      throw_if_failed(count, "pread", path_);
-      if (count == 0) {
-        throw StorageError("pread", path_, 0,
-                           "the object ends before byte " + std::to_string(offset + out.size()));
-      }
-      out = out.subspan(static_cast<std::size_t>(count));
-      offset += static_cast<std::uint64_t>(count);
-    }
-  }
-
- private:
-  const std::shared_ptr<FileOps> ops_;
-  const std::string path_;
-  const int fd_;
-  std::uint64_t size_ = 0;
-};
+// What a file system without (more) hard links says, or one that will not link this file.
+bool refuses_links(int result) {
+  return result == -EPERM || result == -EOPNOTSUPP || result == -ENOSYS || result == -EMLINK ||
+         result == -EXDEV;
+}
 
 }  // namespace
 
@@ -93,12 +63,13 @@ void LocalStorage::make_directory(const std::filesystem::path& path) {
 
 void LocalStorage::probe() {
   const std::string path = path_of(temp_name("probe"));
+  const std::string advice = "checkpoints cannot be written to " + directory_ +
+                             "; make it writable, or choose another directory";
   const int fd = retry_interrupted([&] { return ops_->create_exclusive(path, false); });
-  throw_if_failed(fd, "create", path,
-                  "checkpoints cannot be written to " + directory_ +
-                      "; make it writable, or choose another directory");
-  ops_->close(fd);
+  throw_if_failed(fd, "create", path, advice);
+  const int closed = ops_->close(fd);
   throw_if_failed(ops_->unlink(path), "unlink", path);
+  if (closed != -EINTR) throw_if_failed(closed, "close", path, advice);
 }
 
 std::vector<std::string> LocalStorage::sweep() {
@@ -114,13 +85,17 @@ std::vector<std::string> LocalStorage::sweep() {
 }
 
 CommitTimes LocalStorage::commit(std::string_view name, FileImage& image) {
-  check_object_name("commit", name);
-  CommitTimes times;
+  return commit_named(name, image, [name] { return std::string(name); }).times;
+}
+
+Storage::NamedCommit LocalStorage::commit_named(std::string_view stem, FileImage& image,
+                                                const FinalName& final_name) {
+  check_object_name("commit", stem);
+  NamedCommit done;
+  CommitTimes& times = done.times;
   times.started = std::chrono::steady_clock::now();
-  const std::string path = path_of(name);
-  const std::string trash = path_of(trash_name(name));
-  TempFile temp(*ops_, options_, path_of(temp_name(name)), path);
-  bool replaced = false;
+  TempFile temp(*ops_, options_, path_of(temp_name(stem)), path_of(stem));
+  std::string trash;
   try {
     temp.create(image.size());
     temp.write(image);
@@ -128,45 +103,113 @@ CommitTimes LocalStorage::commit(std::string_view name, FileImage& image) {
     temp.sync();
     temp.close();
     times.synced = std::chrono::steady_clock::now();
-    replaced = link_to_trash(path, trash);
-    replace(temp, path, replaced ? trash : std::string());
+    done.name = final_name();
+    check_object_name("commit", done.name);
+    trash = replace(temp.path(), done.name);
   } catch (...) {
     temp.abandon();
     throw;
   }
-  throw_if_failed(
-      ops_->fsync_dir(directory_), "fsync", directory_,
-      "it is uncertain whether " + path + " survives a power loss; nothing was removed");
+  sync_directory("whether " + path_of(done.name) + " survives a power loss; nothing was removed");
   times.durable = std::chrono::steady_clock::now();
-  if (replaced) ops_->unlink(trash);
-  return times;
-}
-
-// False when there is no old object, or no second name can be given to it.
-bool LocalStorage::link_to_trash(const std::string& path, const std::string& trash) {
-  const int linked = ops_->link(path, trash);
-  if (linked == 0) return true;
-  const bool harmless = linked == -ENOENT || linked == -EPERM || linked == -EOPNOTSUPP ||
-                        linked == -ENOSYS || linked == -EMLINK;
-  if (!harmless) throw_if_failed(linked, "link", path, "as " + trash);
-  return false;
-}
-
-void LocalStorage::replace(TempFile& temp, const std::string& path, const std::string& trash) {
-  const int renamed = ops_->rename(temp.path(), path);
-  if (renamed == 0) return;
   if (!trash.empty()) ops_->unlink(trash);
-  throw_if_failed(renamed, "rename", temp.path(), "to " + path);
+  return done;
+}
+
+bool LocalStorage::link(std::string_view existing, std::string_view name) {
+  check_object_name("link", existing);
+  check_object_name("link", name);
+  const std::string from = path_of(existing);
+  const std::string temp = path_of(temp_name(name));
+  const int linked = ops_->link(from, temp);
+  if (refuses_links(linked)) return false;
+  throw_if_failed(linked, "link", from, "as " + temp);
+  std::string trash;
+  try {
+    trash = replace(temp, name);
+  } catch (...) {
+    ops_->unlink(temp);
+    throw;
+  }
+  ops_->unlink(temp);  // there only when both names were one file already
+  sync_directory("whether the link " + path_of(name) +
+                 " survives a power loss; nothing was removed");
+  if (!trash.empty()) ops_->unlink(trash);
+  return true;
+}
+
+// Gives the file `temp` the object's name. Returns the trash name that what had it before now has,
+// or nothing.
+std::string LocalStorage::replace(const std::string& temp, std::string_view name) {
+  const std::string path = path_of(name);
+  const std::string trash = link_to_trash(path, path_of(trash_name(name)));
+  const int renamed = ops_->rename(temp, path);
+  if (renamed < 0 && !trash.empty()) ops_->unlink(trash);
+  throw_if_failed(renamed, "rename", temp, "to " + path);
+  return trash;
+}
+
+// Empty when there is no old object, or no second name can be given to it.
+std::string LocalStorage::link_to_trash(const std::string& path, const std::string& trash) {
+  const int linked = ops_->link(path, trash);
+  if (linked == 0) return trash;
+  if (linked != -ENOENT && !refuses_links(linked)) {
+    throw_if_failed(linked, "link", path, "as " + trash);
+  }
+  return {};
+}
+
+void LocalStorage::sync_directory(const std::string& uncertain) {
+  const int synced = ops_->fsync_dir(directory_);
+  if (synced == 0) return;
+  {
+    const std::lock_guard lock(mutex_);
+    durable_names_.clear();
+  }
+  throw_if_failed(synced, "fsync", directory_, "it is uncertain " + uncertain);
+}
+
+bool LocalStorage::append(std::string_view name, std::span<const std::byte> bytes) {
+  check_object_name("append", name);
+  const std::string path = path_of(name);
+  const auto [fd, created] = open_append(path);
+  try {
+    while (!bytes.empty()) {
+      const auto count = retry_interrupted([&, fd = fd] { return ops_->append(fd, bytes); });
+      throw_if_failed(count == 0 ? -EIO : count, "write", path, "while appending");
+      bytes = bytes.subspan(static_cast<std::size_t>(count));
+    }
+    throw_if_failed(ops_->fdatasync(fd), "fdatasync", path, "while appending");
+  } catch (...) {
+    ops_->close(fd);
+    throw;
+  }
+  const int closed = ops_->close(fd);
+  if (closed != -EINTR) throw_if_failed(closed, "close", path, "while appending");
+  if (!created && name_is_durable(name)) return true;
+  sync_directory("whether " + path + " survives a power loss");
+  const std::lock_guard lock(mutex_);
+  durable_names_.emplace(name);
+  return true;
+}
+
+// The descriptor, and whether the file was made for it.
+std::pair<int, bool> LocalStorage::open_append(const std::string& path) {
+  int fd = retry_interrupted([&] { return ops_->open_append(path, false); });
+  const bool create = fd == -ENOENT;
+  if (create) fd = retry_interrupted([&] { return ops_->open_append(path, true); });
+  throw_if_failed(fd, "open", path, "for appending");
+  return {fd, create};
+}
+
+bool LocalStorage::name_is_durable(std::string_view name) const {
+  const std::lock_guard lock(mutex_);
+  return durable_names_.contains(name);
 }
 
 std::unique_ptr<StoredObject> LocalStorage::open(std::string_view name) const {
   check_object_name("open", name);
-  const std::string path = path_of(name);
-  const int fd = retry_interrupted([&] { return ops_->open_read(path); });
-  throw_if_failed(fd, "open", path);
-  auto object = std::make_unique<LocalObject>(ops_, path, fd);
-  object->measure();
-  return object;
+  return std::make_unique<LocalObject>(ops_, path_of(name));
 }
 
 std::vector<ObjectInfo> LocalStorage::list() const {
@@ -192,8 +235,7 @@ void LocalStorage::retire(std::string_view name) {
   const int renamed = ops_->rename(path, trash);
   if (renamed == -ENOENT) return;
   throw_if_failed(renamed, "rename", path, "to " + trash);
-  throw_if_failed(ops_->fsync_dir(directory_), "fsync", directory_,
-                  "it is uncertain whether the removal of " + path + " survives a power loss");
+  sync_directory("whether the removal of " + path + " survives a power loss");
   throw_if_failed(ops_->unlink(trash), "unlink", trash);
 }
 

@@ -20,6 +20,29 @@
 // is. On one without hard links, step 3 is left out. A trash name that step 6 cannot remove is no
 // failure of the commit; it is swept.
 //
+// Commit by name (commit_named) is the same with a temp name of the stem; the final name is asked
+// for between 2 and 3, so that a digest may be finished while the disk syncs.
+//
+// Link. Steps 4 to 6 as above, over a temp that costs no bytes:
+//
+//   1 link(existing, temp)                   old object; temp, maybe. Refused: nothing was done
+//   3 link(final, trash), if final exists    old object under both names
+//   4 rename(temp, final), unlink(temp)      final is old or new; temp and trash, maybe
+//   5, 6 as in a commit
+//
+// The unlink is for the case that temp and final were one file already: rename then does nothing
+// and leaves both names.
+//
+// Append. A kill may leave a prefix of the bytes, none of them, or all; a power loss before step 2
+// has ended also their room with any of its sectors unwritten:
+//
+//   1 open for append, else create (O_EXCL)  old bytes; an empty object, maybe
+//   2 write, fdatasync, close                old bytes and a part of the new
+//   3 fsync(directory), where 1 created      all bytes
+//
+// Step 3 is also made with the first append to a name by this LocalStorage, and with the next one
+// after an fsync(directory) failed: whoever created the file may not have come to it.
+//
 // Retire: rename(final, trash), fsync(directory), unlink(trash). A crash leaves either.
 //
 // Failures throw StorageError after the temp file was removed; nothing is tried again except calls
@@ -34,7 +57,11 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <set>
+#include <utility>
 
 #include "millrace/io/file_ops.h"
 #include "millrace/io/storage.h"
@@ -54,6 +81,10 @@ class LocalStorage final : public Storage {
   // path is no directory, or a file cannot be made in it.
   std::vector<std::string> prepare() override;
   CommitTimes commit(std::string_view name, FileImage& image) override;
+  NamedCommit commit_named(std::string_view stem, FileImage& image,
+                           const FinalName& final_name) override;
+  bool link(std::string_view existing, std::string_view name) override;
+  bool append(std::string_view name, std::span<const std::byte> bytes) override;
   std::unique_ptr<StoredObject> open(std::string_view name) const override;
   std::vector<ObjectInfo> list() const override;
   void retire(std::string_view name) override;
@@ -63,12 +94,18 @@ class LocalStorage final : public Storage {
   void make_directory(const std::filesystem::path& path);
   void probe();
   std::vector<std::string> sweep();
-  bool link_to_trash(const std::string& path, const std::string& trash);
-  void replace(TempFile& temp, const std::string& path, const std::string& trash);
+  std::string link_to_trash(const std::string& path, const std::string& trash);
+  std::string replace(const std::string& temp, std::string_view name);
+  void sync_directory(const std::string& uncertain);
+  std::pair<int, bool> open_append(const std::string& path);
+  bool name_is_durable(std::string_view name) const;
 
   const std::string directory_;
   const std::shared_ptr<FileOps> ops_;
   const WriteOptions options_;
+
+  mutable std::mutex mutex_;                          // guards what follows
+  std::set<std::string, std::less<>> durable_names_;  // appended to, and their names synced
 };
 
 }  // namespace millrace

@@ -18,6 +18,11 @@ class MemoryStorage final : public Storage {
   std::string location() const override { return "memory:"; }
   std::vector<std::string> prepare() override { return {}; }
   CommitTimes commit(std::string_view name, FileImage& image) override;
+  NamedCommit commit_named(std::string_view stem, FileImage& image,
+                           const FinalName& final_name) override;
+  bool link(std::string_view existing, std::string_view name) override;
+  // Copies the object, because opened ones keep their bytes: for logs, not for tensors.
+  bool append(std::string_view name, std::span<const std::byte> bytes) override;
   std::unique_ptr<StoredObject> open(std::string_view name) const override;
   std::vector<ObjectInfo> list() const override;
   void retire(std::string_view name) override;
@@ -27,6 +32,9 @@ class MemoryStorage final : public Storage {
     std::shared_ptr<const std::vector<std::byte>> bytes;
     std::int64_t modified_ns = 0;
   };
+  std::string path_of(std::string_view name) const;
+  void put(std::string_view name, std::shared_ptr<const std::vector<std::byte>> bytes);  // locked
+
   mutable std::mutex mutex_;
   std::map<std::string, Entry, std::less<>> entries_;
   std::int64_t last_modified_ns_ = 0;  // strictly increasing, also when the clock is not

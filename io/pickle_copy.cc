@@ -1,13 +1,16 @@
-#include <map>
+#include <unordered_map>
 
-#include "millrace/io/pickle_value.h"
+#include "millrace/io/pickle_walk.h"
 
 namespace millrace::pickle {
 namespace {
 
 class Copier {
  public:
+  explicit Copier(bool share_tensors) : share_tensors_(share_tensors) {}
+
   Value copy(const Value& value) {
+    if (share_tensors_ && claims_tensor(value)) return value;
     return std::visit([this](const auto& data) { return Value(Value::Data(copied(data))); },
                       value.data);
   }
@@ -56,11 +59,13 @@ class Copier {
     return to;
   }
 
-  std::map<const void*, std::shared_ptr<void>> done_;
+  const bool share_tensors_;
+  std::unordered_map<const void*, std::shared_ptr<void>> done_;
 };
 
 }  // namespace
 
-Value deep_copy(const Value& value) { return Copier().copy(value); }
+Value deep_copy(const Value& value) { return Copier(false).copy(value); }
+Value copy_around_tensors(const Value& value) { return Copier(true).copy(value); }
 
 }  // namespace millrace::pickle

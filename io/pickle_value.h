@@ -143,6 +143,9 @@ const Value* attribute(const Value& object, std::string_view name);
 // A copy that shares no node with the original: what another thread may read while the original
 // changes. Sharing inside the value is kept.
 Value deep_copy(const Value& value);
+// The same, but the leaves of tensors are shared with the original: for trees whose leaves are
+// replaced and never changed.
+Value copy_around_tensors(const Value& value);
 
 // A short printable form for messages and dumps, cut at `limit` characters.
 std::string describe(const Value& value, std::size_t limit = 200);

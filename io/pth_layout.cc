@@ -33,8 +33,17 @@ std::vector<Part> tail_parts(std::uint64_t pickle_size, std::span<const std::byt
 
 zip::StoredEntry storage_entry(std::size_t i, std::uint64_t header, std::uint64_t size,
                                std::uint32_t crc) {
-  return {kRoot + "data/" + std::to_string(i), header, size, crc};
+  return {kRoot + "data/" + std::to_string(i), header, size, crc, true};
 }
+
+void fill(std::span<std::byte> out, const std::vector<std::byte>& bytes) {
+  if (out.size() != bytes.size()) {
+    throw std::logic_error("PthLayout: the room is not that of the header or descriptor");
+  }
+  std::copy(bytes.begin(), bytes.end(), out.begin());
+}
+
+static_assert(PthLayout::kDescriptorBytes == zip::kDescriptorBytes);
 
 }  // namespace
 
@@ -43,7 +52,7 @@ PthLayout::PthLayout(std::span<const std::uint64_t> storage_bytes) {
   for (std::size_t i = 0; i < storage_bytes.size(); ++i) {
     const auto entry = storage_entry(i, storages_end_, storage_bytes[i], 0);
     const std::uint64_t data = storages_end_ + zip::local_header_size(entry, kAlignment);
-    if (__builtin_add_overflow(data, storage_bytes[i], &storages_end_) ||
+    if (__builtin_add_overflow(data + kDescriptorBytes, storage_bytes[i], &storages_end_) ||
         storages_end_ > UINT64_MAX / 2) {
       throw std::length_error("PthLayout: the storages exceed what a file can hold");
     }
@@ -51,14 +60,18 @@ PthLayout::PthLayout(std::span<const std::uint64_t> storage_bytes) {
   }
 }
 
-void PthLayout::write_header(std::size_t i, std::uint32_t crc, std::span<std::byte> out) const {
+void PthLayout::write_header(std::size_t i, std::span<std::byte> out) const {
   const Entry& entry = entries_.at(i);
   std::vector<std::byte> header;
-  zip::append_local_header(header, storage_entry(i, entry.header, entry.size, crc), kAlignment);
-  if (out.size() != header.size()) {
-    throw std::logic_error("PthLayout::write_header: the room is not that of the header");
-  }
-  std::copy(header.begin(), header.end(), out.begin());
+  zip::append_local_header(header, storage_entry(i, entry.header, entry.size, 0), kAlignment);
+  fill(out, header);
+}
+
+void PthLayout::write_descriptor(std::size_t i, std::uint32_t crc, std::span<std::byte> out) const {
+  const Entry& entry = entries_.at(i);
+  std::vector<std::byte> descriptor;
+  zip::append_descriptor(descriptor, storage_entry(i, entry.header, entry.size, crc));
+  fill(out, descriptor);
 }
 
 std::vector<std::byte> PthLayout::make_tail(std::span<const std::uint32_t> crcs,
@@ -75,7 +88,8 @@ std::vector<std::byte> PthLayout::make_tail(std::span<const std::uint32_t> crcs,
   std::vector<std::byte> out;
   out.reserve(tail_size(data_pkl.size(), extra));
   for (const Part& part : tail_parts(data_pkl.size(), data_pkl, extra)) {
-    directory.push_back({part.name, storages_end_ + out.size(), part.size, crc32(part.bytes)});
+    directory.push_back(
+        {part.name, storages_end_ + out.size(), part.size, crc32(part.bytes), false});
     zip::append_local_header(out, directory.back(), 1);
     out.insert(out.end(), part.bytes.begin(), part.bytes.end());
   }
@@ -92,7 +106,7 @@ std::uint64_t PthLayout::tail_size(std::uint64_t data_pkl_size,
     directory += zip::central_entry_size(storage_entry(i, entries_[i].header, entries_[i].size, 0));
   }
   for (const Part& part : tail_parts(data_pkl_size, {}, extra)) {
-    const zip::StoredEntry entry{part.name, storages_end_ + size, part.size, 0};
+    const zip::StoredEntry entry{part.name, storages_end_ + size, part.size, 0, false};
     size += zip::local_header_size(entry, 1) + part.size;
     directory += zip::central_entry_size(entry);
   }

@@ -41,6 +41,12 @@ class PthReader {
   std::vector<std::string> storage_keys() const;
   // Reads a whole storage into `out` (exactly storage_size bytes) and checks its CRC-32.
   Result<std::monostate> read_storage(std::string_view key, std::span<std::byte> out) const;
+  // The same without holding it whole: fills what `room` gives for the next bytes, at least one and
+  // at most `size`. Returns the CRC-32 of the storage, which is known to be right when this is no
+  // fault; in a file without checksums (legacy ones) there was nothing to hold it against. `room`
+  // may throw to end it.
+  using Room = std::function<std::span<std::byte>(std::size_t size)>;
+  Result<std::uint32_t> stream_storage(std::string_view key, const Room& room) const;
   // Offset of a storage's data in the file, for tests and tools; 0 when compressed.
   std::uint64_t storage_offset(std::string_view key) const;
 
@@ -49,6 +55,10 @@ class PthReader {
 
   // Checks the CRC of every entry, and that every tensor of the tree lies inside its storage.
   Result<std::monostate> verify() const;
+  // The same in the same single pass, and every storage read into what `room` gives for it: as many
+  // bytes as it is told, which stay there until the call returns.
+  using StorageRoom = std::function<std::span<std::byte>(const std::string& key, std::size_t size)>;
+  Result<std::monostate> read_all(const StorageRoom& room) const;
 
  private:
   explicit PthReader(std::shared_ptr<const PthContents> contents);

@@ -1,9 +1,9 @@
 #include "millrace/io/state_record.h"
 
+#include <algorithm>
 #include <cereal/archives/portable_binary.hpp>
 #include <cereal/types/map.hpp>
 #include <cereal/types/string.hpp>
-#include <cstring>
 #include <istream>
 #include <ostream>
 #include <random>
@@ -152,8 +152,8 @@ std::vector<std::byte> encode_state_record(const StateRecord& record) {
 }
 
 Result<StateRecord> decode_state_record(std::span<const std::byte> bytes) {
-  const std::size_t known = std::min(bytes.size(), kMagic.size());
-  if (std::memcmp(bytes.data(), kMagic.data(), known) != 0) {
+  const auto known = bytes.first(std::min(bytes.size(), kMagic.size()));
+  if (!std::equal(known.begin(), known.end(), std::as_bytes(std::span(kMagic)).begin())) {
     return make_fault(Fault::Kind::foreign, "These bytes are not a Millrace state record.");
   }
   if (bytes.size() < kHeaderBytes) {

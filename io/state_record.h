@@ -36,6 +36,8 @@ struct CheckpointIdentity {
   std::string reason;      // interval, last, stop ...
   std::int64_t epoch = 0;  // finished when captured
   std::int64_t iter = 0;
+
+  bool operator==(const CheckpointIdentity&) const = default;
 };
 
 struct StateRecord {
@@ -49,7 +51,7 @@ struct StateRecord {
 std::string new_save_id();
 
 std::vector<std::byte> encode_state_record(const StateRecord& record);
-// Never allocates more than the input's size plus a constant.
+// Allocates a small multiple of the input's size plus a constant, never what a length says.
 Result<StateRecord> decode_state_record(std::span<const std::byte> bytes);
 
 }  // namespace millrace

@@ -3,11 +3,19 @@
 //
 // All calls block and are made on I/O threads; implementations are safe for concurrent calls on
 // different names. Names are plain file names without a slash. Failures throw StorageError.
+//
+// Storages that cannot rename, link or append (object stores). A put is atomic under its final
+// name, so commit is one put. commit_named puts under a hidden name, has the store copy that to the
+// final name (or streams it there, where it cannot), then deletes the hidden one; prepare() deletes
+// the hidden names a crash left. link returns false, and the caller streams the bytes over
+// (copy_object). append returns false, and the caller commits the whole object anew. retire is
+// delete. tests/support/object_storage.h is a storage with exactly these limits.
 #pragma once
 
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -24,6 +32,11 @@ class FileImage {
   virtual std::uint64_t size() const = 0;  // known before any byte is
   // Bytes [first, last) of the file, valid until the next call. Blocks until they are staged.
   virtual std::span<const std::byte> wait(std::uint64_t first, std::uint64_t last) = 0;
+  // Whether bytes can be asked for again and in any order. An image that streams through a small
+  // buffer cannot: it is asked once, front to back.
+  virtual bool rereadable() const { return true; }
+  // The most bytes that one wait() may ask for: any number, or a multiple of 4096.
+  virtual std::uint64_t window() const { return UINT64_MAX; }
 };
 
 // An image over bytes that are there already. Does not own them.
@@ -74,6 +87,33 @@ class Storage {
   // Writes the object and returns once it is durable under `name`. Until then the old object of
   // that name, if any, is intact; there is no instant at which `name` is partly written.
   virtual CommitTimes commit(std::string_view name, FileImage& image) = 0;
+
+  // The same for an object whose name depends on its bytes (a digest): `final_name` is asked once,
+  // after the last byte of the image was taken and before anything has that name. What it throws
+  // ends the commit, and nothing is left of it. `stem` is an object name too, for the temporary
+  // one.
+  using FinalName = std::function<std::string()>;
+  struct NamedCommit {
+    std::string name;
+    CommitTimes times;
+  };
+  // By default a StorageError with ENOTSUP: such a storage takes checkpoints and cannot publish.
+  virtual NamedCommit commit_named(std::string_view stem, FileImage& image,
+                                   const FinalName& final_name);
+
+  // Gives a committed object a second name that shares its bytes, replacing what had that name;
+  // durable on return. Until then `name` has its old object or the new one, whole. False where the
+  // storage has no such thing, or refuses it for this object: then nothing was done, and the caller
+  // copies. A missing object is a StorageError with ENOENT. The names part again when either is
+  // committed, linked or retired.
+  virtual bool link(std::string_view existing, std::string_view name);
+
+  // Adds bytes to the end of an object, creating it; durable on return. False where the storage
+  // cannot append: then nothing was done, and the caller commits the whole object anew. A crash or
+  // an error in the middle may leave any part of `bytes`, so whoever appends after an error must
+  // read first, or commit anew. Not for an object that was linked: its twin may grow with it, or
+  // not.
+  virtual bool append(std::string_view name, std::span<const std::byte> bytes);
 
   // Opens a committed object. A missing one is a StorageError with ENOENT.
   virtual std::unique_ptr<StoredObject> open(std::string_view name) const = 0;

@@ -7,20 +7,18 @@
 #include <utility>
 
 #include "millrace/runtime/async/error.h"
+#include "millrace/runtime/async/quantity.h"
 
 namespace millrace {
 namespace {
+
+constexpr std::size_t kPage = PageBuffer::kPage;
 
 bool is_aligned(const void* address, std::size_t alignment) {
   return reinterpret_cast<std::uintptr_t>(address) % alignment == 0;
 }
 
 bool is_unsupported(std::int64_t result) { return result == -EOPNOTSUPP || result == -ENOSYS; }
-
-std::string mebibytes(std::uint64_t bytes) {
-  const std::uint64_t tenths = bytes * 10 >> 20;
-  return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " MiB";
-}
 
 std::string parent_of(const std::string& path) {
   const auto slash = path.rfind('/');
@@ -51,8 +49,9 @@ void TempFile::create(std::uint64_t size) {
 }
 
 void TempFile::write(FileImage& image) {
-  for (std::uint64_t first = 0; first < size_; first += options_.block_bytes) {
-    const std::uint64_t last = std::min(size_, first + options_.block_bytes);
+  block_bytes_ = std::min(options_.block_bytes, image.window());
+  for (std::uint64_t first = 0; first < size_; first += block_bytes_) {
+    const std::uint64_t last = std::min(size_, first + block_bytes_);
     const std::span<const std::byte> block = image.wait(first, last);
     if (block.size() != last - first) {
       throw std::logic_error("FileImage::wait returned another length than asked for");
@@ -78,14 +77,11 @@ void TempFile::write_direct(std::span<const std::byte> bytes, std::uint64_t offs
 
 void TempFile::write_bounced(std::span<const std::byte> bytes, std::uint64_t offset) {
   const std::size_t padded = (bytes.size() + kPage - 1) / kPage * kPage;
-  if (padded > bounce_size_) {
-    bounce_.reset(static_cast<std::byte*>(::operator new (padded, std::align_val_t{kPage})));
-    bounce_size_ = padded;
-  }
-  std::memcpy(bounce_.get(), bytes.data(), bytes.size());
-  std::memset(bounce_.get() + bytes.size(), 0, padded - bytes.size());
+  const std::span<std::byte> pages = bounce_.take(padded);
+  std::memcpy(pages.data(), bytes.data(), bytes.size());
+  std::memset(pages.data() + bytes.size(), 0, padded - bytes.size());
   if (padded > bytes.size()) padded_ = true;
-  write_all({bounce_.get(), padded}, offset);
+  write_all(pages, offset);
 }
 
 void TempFile::write_all(std::span<const std::byte> bytes, std::uint64_t offset) {
@@ -107,15 +103,15 @@ void TempFile::write_all(std::span<const std::byte> bytes, std::uint64_t offset)
 // Starts write-back of this block and waits for the one before, so that little is left to fdatasync
 // and the page cache of the training data is not pushed out.
 void TempFile::flush_behind(std::uint64_t offset) {
-  if (size_ <= options_.block_bytes) return;
+  if (size_ <= block_bytes_) return;
   sync_range(offset, false);
-  if (offset < options_.block_bytes) return;
-  sync_range(offset - options_.block_bytes, true);
-  ops_.drop_cache(fd_, offset - options_.block_bytes, options_.block_bytes);
+  if (offset < block_bytes_) return;
+  sync_range(offset - block_bytes_, true);
+  ops_.drop_cache(fd_, offset - block_bytes_, block_bytes_);
 }
 
 void TempFile::sync_range(std::uint64_t offset, bool wait) {
-  const std::uint64_t length = std::min(options_.block_bytes, size_ - offset);
+  const std::uint64_t length = std::min(block_bytes_, size_ - offset);
   const int result = retry_interrupted([&] { return ops_.sync_range(fd_, offset, length, wait); });
   // A real error must not pass: reporting it here may have cleared it for fdatasync.
   if (result < 0 && !is_unsupported(result) && result != -EINVAL) fail("sync_file_range", result);
@@ -140,9 +136,9 @@ void TempFile::abandon() noexcept {
 void TempFile::fail(const char* operation, std::int64_t result) const {
   std::string detail = "while committing " + object_;
   if (result == -ENOSPC || result == -EDQUOT) {
-    detail += ", which needs " + mebibytes(size_);
+    detail += ", which needs " + size_text(size_);
     std::uint64_t free = 0;
-    if (ops_.free_space(parent_of(path_), free) == 0) detail += "; " + mebibytes(free) + " is free";
+    if (ops_.free_space(parent_of(path_), free) == 0) detail += "; " + size_text(free) + " is free";
     detail += ". Earlier checkpoints are untouched; free some space or keep fewer of them";
   }
   throw StorageError(operation, path_, static_cast<int>(-result), detail);

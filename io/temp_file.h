@@ -13,12 +13,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <span>
 #include <string>
 
 #include "millrace/io/file_ops.h"
+#include "millrace/io/page_buffer.h"
 #include "millrace/io/storage.h"
 
 namespace millrace {
@@ -40,7 +39,7 @@ class TempFile {
   // Creates the file and reserves its blocks, so that a full disk is found before a byte is
   // written.
   void create(std::uint64_t size);
-  // Asks the image block by block; what it throws passes through.
+  // Asks the image block by block, once for each byte; what it throws passes through.
   void write(FileImage& image);
   // One attempt. After a failure the kernel may have dropped the pages, so the file is lost.
   void sync();
@@ -49,11 +48,6 @@ class TempFile {
   void abandon() noexcept;
 
  private:
-  static constexpr std::size_t kPage = 4096;
-  struct PageFree {
-    void operator()(std::byte* pages) const { ::operator delete (pages, std::align_val_t{kPage}); }
-  };
-
   [[noreturn]] void fail(const char* operation, std::int64_t result) const;
   void write_direct(std::span<const std::byte> bytes, std::uint64_t offset);
   void write_bounced(std::span<const std::byte> bytes, std::uint64_t offset);
@@ -65,12 +59,12 @@ class TempFile {
   const WriteOptions options_;
   const std::string path_, object_;
   std::uint64_t size_ = 0;
+  std::uint64_t block_bytes_ = 0;  // of the writes; a multiple of 4096
   int fd_ = -1;
   bool exists_ = false;
   bool direct_ = false;
   bool padded_ = false;  // zeros were written behind the last byte
-  std::unique_ptr<std::byte[], PageFree> bounce_;
-  std::size_t bounce_size_ = 0;
+  PageBuffer bounce_;
 };
 
 }  // namespace millrace

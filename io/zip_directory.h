@@ -1,7 +1,8 @@
 // Reads zip and ZIP64 archives, believing nothing: the end records must agree with each other and
 // with the file's size; entries lie inside the file, before the directory, and do not overlap; no
-// name occurs twice; a local header says what the directory says (a writer that used data
-// descriptors may have left zeros there). Entries are stored or deflated.
+// name occurs twice; a local header says what the directory says (a writer that used a data
+// descriptor may have left zeros there, and then the descriptor says it). Entries are stored or
+// deflated.
 //
 // Memory: about four times the directory's size, and what the caller asks to read. Blocking; I/O
 // errors are the object's StorageError, bad bytes are a Fault.
@@ -53,12 +54,13 @@ class ZipDirectory {
 // Where an entry's bytes start, after its local header was read and compared with the directory.
 Result<std::uint64_t> locate_entry(const StoredObject& object, const ZipEntry& entry);
 
-// Gives room for the next `size` bytes of content; called in order, for entry.size bytes in all.
+// Gives room for the next bytes of content: at least one, at most `size`. Called in order, for
+// entry.size bytes in all.
 using ZipRoom = std::function<std::span<std::byte>(std::size_t size)>;
 // Reads an entry's content into what `room` gives, in pieces that stay in cache, and checks its
-// size and, when `check_crc`, its CRC-32. Room is asked for bytes that are there, not for those
-// promised.
-Result<std::monostate> read_entry(const StoredObject& object, const ZipEntry& entry, bool check_crc,
-                                  const ZipRoom& room);
+// size and, when `check_crc`, its CRC-32 and its data descriptor if it has one. Room is asked for
+// bytes that are there, not for those promised. Returns the CRC-32 of the content.
+Result<std::uint32_t> read_entry(const StoredObject& object, const ZipEntry& entry, bool check_crc,
+                                 const ZipRoom& room);
 
 }  // namespace millrace

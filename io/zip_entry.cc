@@ -41,14 +41,23 @@ LocalHeader parse(std::span<const std::byte> bytes) {
   return header;
 }
 
-bool sizes_agree(LocalHeader header, std::span<const std::byte> extra, const ZipEntry& entry) {
-  const auto wide_bytes = zip::find_extra64(extra);
-  if (!wide_bytes) return false;
-  zip::Cursor wide(*wide_bytes);
-  if (header.size == zip::kIn64 && !wide_bytes->empty()) header.size = wide.u64();
-  if (header.stored_size == zip::kIn64 && !wide_bytes->empty()) header.stored_size = wide.u64();
+bool has_descriptor(const LocalHeader& header, const ZipEntry& entry) {
+  return ((header.flags | entry.flags) & zip::kDescriptorFlag) != 0;
+}
+
+// What a local header says of its entry.
+struct Located {
+  std::uint64_t data;  // where the content starts
+  bool descriptor;     // whether CRC and sizes follow it
+  bool wide;           // whether there are ZIP64 sizes, which makes those of a descriptor wide
+};
+
+bool sizes_agree(LocalHeader header, std::span<const std::byte> extra64, const ZipEntry& entry) {
+  zip::Cursor wide(extra64);
+  if (header.size == zip::kIn64 && !extra64.empty()) header.size = wide.u64();
+  if (header.stored_size == zip::kIn64 && !extra64.empty()) header.stored_size = wide.u64();
   // With a data descriptor the true values follow the data, and zeros may stand here.
-  const bool descriptor = ((header.flags | entry.flags) & 0x8) != 0;
+  const bool descriptor = has_descriptor(header, entry);
   const auto agree = [&](std::uint64_t here, std::uint64_t there) {
     return here == there || (descriptor && here == 0);
   };
@@ -87,7 +96,7 @@ class Inflater {
   bool ready_ = false;
 };
 
-// The content's CRC-32, or a fault. `deliver` copies a piece to the caller's room.
+// The content's CRC-32, or a fault.
 Result<std::uint32_t> inflate_content(const StoredObject& object, const ZipEntry& entry,
                                       std::uint64_t at, const ZipRoom& room) {
   Inflater inflater;
@@ -109,7 +118,11 @@ Result<std::uint32_t> inflate_content(const StoredObject& object, const ZipEntry
     if ((status != Z_OK && status != Z_STREAM_END) || made > entry.size - made_in_all) {
       return corrupt(entry, "The compressed data is damaged.");
     }
-    if (made > 0) crc = copy_with_crc(room(made), std::span(output).first(made), crc);
+    for (auto left = std::span<const std::byte>(output).first(made); !left.empty();) {
+      const auto piece = room(left.size());
+      crc = copy_with_crc(piece, left.first(piece.size()), crc);
+      left = left.subspan(piece.size());
+    }
     made_in_all += made;
   }
   if (made_in_all != entry.size || taken != entry.stored_size || !inflater.needs_input()) {
@@ -126,14 +139,12 @@ std::uint32_t copy_content(const StoredObject& object, const ZipEntry& entry, st
     const auto piece = room(size);
     object.read(at + done, piece);
     crc = crc32(piece, crc);
-    done += size;
+    done += piece.size();
   }
   return crc;
 }
 
-}  // namespace
-
-Result<std::uint64_t> locate_entry(const StoredObject& object, const ZipEntry& entry) {
+Result<Located> locate(const StoredObject& object, const ZipEntry& entry) {
   std::array<std::byte, zip::kLocalBytes> fixed{};
   object.read(entry.header_offset, fixed);
   const LocalHeader header = parse(fixed);
@@ -150,28 +161,65 @@ Result<std::uint64_t> locate_entry(const StoredObject& object, const ZipEntry& e
   std::vector<std::byte> rest(std::size_t{header.name_size} + header.extra_size);
   object.read(entry.header_offset + zip::kLocalBytes, rest);
   const std::string_view name(reinterpret_cast<const char*>(rest.data()), header.name_size);
-  if (name != entry.name || !sizes_agree(header, std::span(rest).subspan(name.size()), entry)) {
+  const auto extra64 = zip::find_extra64(std::span(rest).subspan(name.size()));
+  if (name != entry.name || !extra64 || !sizes_agree(header, *extra64, entry)) {
     return corrupt(entry, "The entry's own header is not what the directory says.");
   }
-  return data;
+  return Located{data, has_descriptor(header, entry), !extra64->empty()};
 }
 
-Result<std::monostate> read_entry(const StoredObject& object, const ZipEntry& entry, bool check_crc,
-                                  const ZipRoom& room) {
-  const auto at = locate_entry(object, entry);
-  if (!at) return at.fault();
+// A descriptor may come with its signature or without, and with sizes of 4 or 8 bytes. PyTorch
+// writes none behind an empty entry.
+bool descriptor_agrees(const StoredObject& object, const ZipEntry& entry, const Located& located) {
+  const std::uint64_t data_end = located.data + entry.stored_size;
+  std::array<std::byte, zip::kDescriptorBytes> bytes{};
+  const auto room = std::span(bytes).first(
+      static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), entry.end_limit - data_end)));
+  if (room.empty()) return entry.size == 0;
+  object.read(data_end, room);
+  for (const std::size_t width : {8, 4}) {
+    if (located.wide && width == 4) continue;
+    for (const bool with_signature : {true, false}) {
+      zip::Cursor in(room);
+      const bool signed_right = !with_signature || in.u32() == zip::kDescriptorSignature;
+      if (signed_right && in.u32() == entry.crc && in.number(width) == entry.stored_size &&
+          in.number(width) == entry.size && in.ok()) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+Result<std::uint64_t> locate_entry(const StoredObject& object, const ZipEntry& entry) {
+  const auto located = locate(object, entry);
+  if (!located) return located.fault();
+  return located.value().data;
+}
+
+Result<std::uint32_t> read_entry(const StoredObject& object, const ZipEntry& entry, bool check_crc,
+                                 const ZipRoom& room) {
+  const auto located = locate(object, entry);
+  if (!located) return located.fault();
+  const std::uint64_t at = located.value().data;
   std::uint32_t crc = 0;
   if (entry.deflated) {
-    const auto inflated = inflate_content(object, entry, at.value(), room);
+    const auto inflated = inflate_content(object, entry, at, room);
     if (!inflated) return inflated.fault();
     crc = inflated.value();
   } else {
-    crc = copy_content(object, entry, at.value(), room);
+    crc = copy_content(object, entry, at, room);
   }
   if (check_crc && crc != entry.crc) {
     return corrupt(entry, "The entry's CRC-32 does not match its bytes: the file is damaged.");
   }
-  return std::monostate{};
+  if (check_crc && located.value().descriptor &&
+      !descriptor_agrees(object, entry, located.value())) {
+    return corrupt(entry, "The values behind the entry's data are not what the directory says.");
+  }
+  return crc;
 }
 
 }  // namespace millrace

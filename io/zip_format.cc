@@ -26,7 +26,7 @@ std::uint64_t narrow(std::uint64_t value) { return large(value) ? kIn64 : value;
 
 // A local header has both sizes in its ZIP64 extra, or none.
 std::uint64_t local_extra64(const StoredEntry& entry) {
-  return large(entry.size) ? kExtraHead + 16 : 0;
+  return large(entry.size) || entry.descriptor ? kExtraHead + 16 : 0;
 }
 
 std::uint64_t central_extra64(const StoredEntry& entry) {
@@ -36,16 +36,18 @@ std::uint64_t central_extra64(const StoredEntry& entry) {
 }
 
 // The fields that both headers have, version to name length.
-void put_shared_fields(std::vector<std::byte>& out, const StoredEntry& entry, bool is64) {
+void put_shared_fields(std::vector<std::byte>& out, const StoredEntry& entry, std::uint32_t crc,
+                       std::uint64_t size) {
   if (entry.name.size() > 0xFFFF) throw std::logic_error("zip: a name above 65,535 bytes");
+  const bool is64 = large(entry.size) || large(entry.header_offset) || entry.descriptor;
   put(out, is64 ? kVersion64 : kPlainVersion, 2);
-  put(out, 0, 2);  // flags
+  put(out, entry.descriptor ? kDescriptorFlag : 0, 2);
   put(out, 0, 2);  // method: stored
   put(out, kTime, 2);
   put(out, kDate, 2);
-  put(out, entry.crc, 4);
-  put(out, narrow(entry.size), 4);
-  put(out, narrow(entry.size), 4);
+  put(out, crc, 4);
+  put(out, size, 4);
+  put(out, size, 4);
   put(out, entry.name.size(), 2);
 }
 
@@ -63,20 +65,28 @@ void append_local_header(std::vector<std::byte>& out, const StoredEntry& entry,
   const std::uint64_t extra64 = local_extra64(entry);
   const std::uint64_t extra = local_header_size(entry, alignment) - kLocalBytes - entry.name.size();
   put(out, kLocalSignature, 4);
-  put_shared_fields(out, entry, extra64 > 0);
+  put_shared_fields(out, entry, entry.descriptor ? 0 : entry.crc, extra64 > 0 ? kIn64 : entry.size);
   put(out, extra, 2);
   put(out, entry.name);
   if (extra64 > 0) {
     put(out, kExtra64, 2);
     put(out, extra64 - kExtraHead, 2);
-    put(out, entry.size, 8);
-    put(out, entry.size, 8);
+    const std::uint64_t size = entry.descriptor ? 0 : entry.size;
+    put(out, size, 8);
+    put(out, size, 8);
   }
   if (extra == extra64) return;
   const std::uint64_t padding = extra - extra64 - kExtraHead;
   put(out, kExtraPadding, 2);
   put(out, padding, 2);
   out.insert(out.end(), padding, std::byte{'Z'});
+}
+
+void append_descriptor(std::vector<std::byte>& out, const StoredEntry& entry) {
+  put(out, kDescriptorSignature, 4);
+  put(out, entry.crc, 4);
+  put(out, entry.size, 8);
+  put(out, entry.size, 8);
 }
 
 std::uint64_t central_entry_size(const StoredEntry& entry) {
@@ -87,7 +97,7 @@ void append_central_entry(std::vector<std::byte>& out, const StoredEntry& entry)
   const std::uint64_t extra64 = central_extra64(entry);
   put(out, kCentralSignature, 4);
   put(out, kMadeBy, 2);
-  put_shared_fields(out, entry, extra64 > 0);
+  put_shared_fields(out, entry, entry.crc, narrow(entry.size));
   put(out, extra64, 2);
   put(out, 0, 2);  // comment
   put(out, 0, 2);  // disk

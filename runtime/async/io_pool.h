@@ -6,6 +6,8 @@
 // may share one.
 #pragma once
 
+#include <stdlib.h>  // before Asio, whose allocator depends on the library's macros
+
 #include <asio/any_io_executor.hpp>
 #include <cstddef>
 #include <memory>

@@ -7,6 +7,8 @@
 // end, so long work takes a std::stop_token of its own.
 #pragma once
 
+#include <stdlib.h>  // before Asio, whose allocator depends on the library's macros
+
 #include <asio/any_io_executor.hpp>
 #include <exception>
 #include <functional>

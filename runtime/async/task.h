@@ -7,6 +7,8 @@
 //  * no LibTorch guard lives across a co_await.
 #pragma once
 
+#include <stdlib.h>  // before Asio, whose allocator depends on the library's macros
+
 #include <asio/awaitable.hpp>
 
 namespace millrace {

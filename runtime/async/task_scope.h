@@ -5,6 +5,8 @@
 // ended.
 #pragma once
 
+#include <stdlib.h>  // before Asio, whose allocator depends on the library's macros
+
 #include <asio/any_io_executor.hpp>
 #include <cstddef>
 #include <memory>

@@ -5,6 +5,8 @@
 // time on one thread. Owned by run() or by the host. Members may be called from any thread.
 #pragma once
 
+#include <stdlib.h>  // before Asio, whose allocator depends on the library's macros
+
 #include <asio/any_io_executor.hpp>
 #include <exception>
 #include <functional>

@@ -1,12 +1,14 @@
 // One batch as the loader yields it: raw host buffers, one per field of the data set. Tensors are
 // made of them on the train context, by the strategy.
 //
-// By convention field 0 is the input and field 1 the target. The loader owns the batch and reuses
-// its buffers: it is valid until the loader's next call.
+// By convention field 0 is the input and field 1 the target. The loader owns the batch; its bytes
+// are the loader's or a device's pinned memory (BatchMemory). It is valid until the loader's next
+// call.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "millrace/runtime/engine/tensor_view.h"
@@ -18,7 +20,7 @@ class Batch {
   struct Field {
     DType dtype = DType::kFloat32;
     std::vector<std::int64_t> sizes;  // the first is the number of samples
-    std::vector<std::byte> bytes;
+    std::span<std::byte> bytes;
 
     TensorView view() const { return {dtype, sizes, bytes}; }
   };

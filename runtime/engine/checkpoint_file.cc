@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <system_error>
 #include <utility>
 
 #include "millrace/io/local_storage.h"
@@ -25,11 +26,10 @@ CheckpointFile CheckpointFile::read(const Storage& storage, std::string_view nam
   std::shared_ptr<const StoredObject> object = storage.open(name);
   const PthReader reader = expect(file.path_, PthReader::open(std::move(object)));
   file.root_ = reader.root();
-  for (const std::string& key : reader.storage_keys()) {
-    std::vector<std::byte> bytes(reader.storage_size(key).value_or(0));
-    expect(file.path_, reader.read_storage(key, bytes));
-    file.storages_.emplace(key, std::move(bytes));
-  }
+  expect(file.path_, reader.read_all([&file](const std::string& key, std::size_t size) {
+    Bytes bytes{std::make_unique_for_overwrite<std::byte[]>(size), size};
+    return file.storages_.insert_or_assign(key, std::move(bytes)).first->second.all();
+  }));
   const auto record = expect(file.path_, reader.entry("millrace/state"));
   if (record) file.record_ = expect(file.path_, decode_state_record(*record));
   return file;
@@ -37,8 +37,9 @@ CheckpointFile CheckpointFile::read(const Storage& storage, std::string_view nam
 
 CheckpointFile CheckpointFile::read_path(const std::string& path) {
   const std::filesystem::path full = std::filesystem::absolute(path);
-  if (!std::filesystem::is_regular_file(full)) {
-    throw CheckpointError(path, std::filesystem::is_directory(full)
+  std::error_code ignored;  // a path that nothing can have names no file either
+  if (!std::filesystem::is_regular_file(full, ignored)) {
+    throw CheckpointError(path, std::filesystem::is_directory(full, ignored)
                                     ? "is a directory; name the .pth file in it"
                                     : "can not be found");
   }
@@ -64,12 +65,12 @@ std::span<const std::byte> CheckpointFile::storage(const pickle::TensorRef& tens
                                      "', which the file does not hold");
   }
   const auto needed = static_cast<std::size_t>(tensor.storage_numel) * dtype_size(tensor.dtype);
-  if (found->second.size() < needed) {
+  if (found->second.size < needed) {
     throw CheckpointError(path_, "storage '" + tensor.storage_key + "' has " +
-                                     std::to_string(found->second.size()) + " bytes, its tensor " +
+                                     std::to_string(found->second.size) + " bytes, its tensor " +
                                      "needs " + std::to_string(needed));
   }
-  return found->second;
+  return found->second.all();
 }
 
 }  // namespace millrace

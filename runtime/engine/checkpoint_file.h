@@ -3,11 +3,11 @@
 
 #include <cstddef>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "millrace/io/pickle_value.h"
 #include "millrace/io/state_record.h"
@@ -38,10 +38,16 @@ class CheckpointFile {
   std::span<const std::byte> storage(const pickle::TensorRef& tensor) const;
 
  private:
+  struct Bytes {  // not zeroed first, as a vector's would be: they are all read
+    std::unique_ptr<std::byte[]> data;
+    std::size_t size = 0;
+    std::span<std::byte> all() const noexcept { return {data.get(), size}; }
+  };
+
   std::string path_;
   pickle::Value root_;
   std::optional<StateRecord> record_;
-  std::map<std::string, std::vector<std::byte>, std::less<>> storages_;
+  std::map<std::string, Bytes, std::less<>> storages_;
 };
 
 }  // namespace millrace

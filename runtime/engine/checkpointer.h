@@ -1,17 +1,26 @@
 // The checkpointer: takes a consistent view of the run and makes it durable while training goes on.
 //
-//   save()  train context   wait for the save in flight -> capture (handles, small copies)
-//           -> BeforeSaveCheckpoint -> stage -> CheckpointCaptured -> return
-//   job     I/O pool        pickle the tree, write what is staged, commit, last_checkpoint
-//   then    inbox           CheckpointCommitted or CheckpointFailed, at the loop's next yield
+//   save()   train context   what is in flight decides (on_busy) -> the losses so far have arrived
+//            from the device -> capture (handles, small copies) -> BeforeSaveCheckpoint -> stage ->
+//            CheckpointCaptured -> return
+//   write    I/O pool        pickle the tree, write what is staged, commit, catalog row,
+//                            last_checkpoint
+//   then     inbox           CheckpointCommitted, Failed or Discarded, at the loop's next yield
 //
-// One per runner. It knows how a checkpoint is made, not when: that is CheckpointHook. A failed
-// save retires nothing; training goes on, and train() throws at its end.
+// One save is written at a time. With on_busy = replace one more may wait, captured, in an arena of
+// its own: the newest wins. What is done to committed files is Housekeeping's part, when to save is
+// CheckpointHook's. A failed save retires nothing; training goes on, and train() throws at its end.
+//
+// One per runner; train context.
 #pragma once
+
+#include <stdlib.h>  // before Asio, whose allocator depends on the library's macros
 
 #include <asio/any_io_executor.hpp>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -20,94 +29,133 @@
 #include "millrace/io/checkpoint_store.h"
 #include "millrace/io/state_record.h"
 #include "millrace/runtime/async/task.h"
-#include "millrace/runtime/engine/staging.h"
+#include "millrace/runtime/engine/housekeeping.h"
+#include "millrace/runtime/engine/save_job.h"
+#include "millrace/runtime/staging/staging.h"
 
 namespace millrace {
 
+class EventWaiter;
+class FileOps;
 class HookList;
 class Inbox;
 class IoPool;
 struct RunContext;
 
-struct SaveRequest {
-  std::string filename;  // epoch_3.pth
-  std::string reason;    // interval, last, stop, on_demand
-  StageMode mode = StageMode::kAuto;
-  bool save_optimizer = true;
-  bool save_param_scheduler = true;
-  std::int64_t epoch = 0;  // finished ones, as meta has them
-  std::int64_t iter = 0;
-  CheckpointStore* store = nullptr;
-};
-
 class Checkpointer {
  public:
-  // `default_storage` null: the work dir. The others outlive the checkpointer.
+  // `default_storage` null: the work dir. `files` null: the system's; every directory that is
+  // written to goes through it. The others outlive the checkpointer.
   Checkpointer(RunContext& run, Staging& staging, const HookList& hooks,
-               std::unique_ptr<Storage> default_storage);
+               std::unique_ptr<Storage> default_storage, std::shared_ptr<FileOps> files);
   ~Checkpointer();
   Checkpointer(const Checkpointer&) = delete;
   Checkpointer& operator=(const Checkpointer&) = delete;
 
   // Hook::attach(): the store below `out_dir`, the default one when that is empty. As in the
-  // reference, an out_dir other than the work dir gets the work dir's last component appended.
+  // reference, an out_dir other than the work dir gets the work dir's last component appended. The
+  // same place is the same store.
   CheckpointStore& open_store(const std::filesystem::path& out_dir);
+  // The store on a storage of the hook's own.
+  CheckpointStore& open_store(std::shared_ptr<Storage> storage);
+  // Hook::attach(), before any save with OnBusy::kReplace: staging gets its second arena.
+  void allow_replace() noexcept { replaces_ = true; }
   // Where an automatic resume looks: every opened store; in a run that does not save, the default
   // one.
   std::vector<CheckpointStore*> stores();
 
-  // Train context, once per train(): binds the executors, prepares every store on the I/O pool (a
-  // work dir that cannot be written fails here) and finds the generation to continue from.
-  Task<> start(asio::any_io_executor train, Inbox& inbox, IoPool& io);
+  // Once per train(): binds the executors, prepares every store on the I/O pool (a work dir that
+  // cannot be written fails here) and finds the generation to continue from.
+  // `waiter` is for the strategy's device, null on the host. What is given outlives end().
+  Task<> start(asio::any_io_executor train, Inbox& inbox, IoPool& io, EventWaiter* waiter);
   // Before training: sizes the arena, so that the first save costs no more than later ones.
   void reserve();
 
-  // Returns when training may go on. Waits for a save in flight first.
-  Task<> save(SaveRequest request);
-  // Removes files on the I/O pool; each becomes a CheckpointRemoved event.
+  // Returns when training may go on: true when the state was captured, false when the save was
+  // skipped because another one is in flight.
+  Task<bool> save(SaveRequest request);
+  // The second name `row.name` for the file `source`, at once when that is committed, else with its
+  // commit; it also keeps `source` from being replaced. CheckpointCommitted or Failed with `row`.
+  void link(CheckpointStore& store, const std::string& source, CheckpointRow row,
+            std::map<std::string, double> scores);
+  // Publishes a file of the store, at once or with its commit. CheckpointPublished.
+  void publish(CheckpointStore& store, const std::string& name, std::vector<std::string> keys);
+  // The save of that name, if one is in flight or waits, can no longer be replaced.
+  void protect(const CheckpointStore& store, const std::string& name);
+  // Removes files; each becomes a CheckpointRemoved event.
   void retire(CheckpointStore& store, std::vector<std::string> names);
-  // After the last drain(): other runs may write to the directories again.
-  void release();
+  // Scores of a state, for the catalog; at once or with its commit, as link().
+  void score(CheckpointStore& store, std::string save_id, std::map<std::string, double> scores);
+  void pin(CheckpointStore& store, const std::string& name, bool pinned);
+
+  // After the last drain(): unbinds what start() bound. Other runs may write to the directories
+  // again; until the next start(), what needs the disk is an error.
+  void end();
   // Until nothing is in flight and every completion has been published, also when a hook throws on
   // the way; then the first such error.
   Task<> drain();
 
-  // The last save that was committed or is in flight counts as this state's file.
-  std::int64_t last_saved_iter() const noexcept { return last_saved_iter_; }
+  // The newest state that has a file, or has one on the way: who it is, and its iteration; -1 when
+  // there is none. After a resume, the file resumed from.
+  const CheckpointIdentity& newest() const noexcept { return newest_; }
+  std::int64_t last_saved_iter() const noexcept {
+    return newest_.save_id.empty() ? -1 : newest_.iter;
+  }
   // After a resume: the state equals this file's, and the next save is its child.
   void continue_from(const CheckpointIdentity& identity);
+
   struct Failure {
     std::string path, error;
   };
-  // The failed saves of this train(), oldest first.
+  // What was asked for in this train() and not done, oldest first.
   const std::vector<Failure>& failures() const noexcept { return failures_; }
+  struct Counts {
+    std::uint64_t committed = 0, failed = 0, skipped = 0, replaced = 0, discarded = 0;
+  };
+  const Counts& counts() const noexcept { return counts_; }  // of this train()
 
  private:
-  struct Job;
-  Task<> capture(std::shared_ptr<Job> job);
-  Task<> write(std::shared_ptr<Job> job);
-  Task<> publish_outcome(std::shared_ptr<Job> job);
-  Task<> remove(CheckpointStore* store, std::vector<std::string> names);
+  using JobPtr = std::shared_ptr<SaveJob>;
+  Task<bool> make_room(const SaveRequest& request);
+  Task<> skip(const SaveRequest& request);
+  Task<> replace_waiting();
+  Task<> read_losses();
+  Task<> capture(JobPtr job);
+  Task<> write(JobPtr job);
+  Task<> write_with_retry(JobPtr job);
+  Task<> publish_outcome(JobPtr job, bool committed);
+  void finish(const JobPtr& job);
+  void start_writing(JobPtr job);
+  void after_commit(const JobPtr& job, std::function<void()> action);  // no job: at once
+  JobPtr find_job(const CheckpointStore& store, const std::string& name) const;
+  void fail(const std::string& path, const std::string& error);
   std::string data_position(const SaveRequest& request) const;
   StageMode resolve(StageMode mode) const;
   void lock_directories();
+  CheckpointStore& store_on(Storage& storage);
 
   struct Io;  // what start() binds
   RunContext& run_;
   Staging& staging_;
   const HookList& hooks_;
+  Housekeeping housekeeping_;
+  const std::shared_ptr<FileOps> files_;
   std::set<std::filesystem::path> directories_;  // that this run writes checkpoints to
-  std::vector<std::unique_ptr<Storage>> storages_;
+  std::vector<std::shared_ptr<Storage>> storages_;
   std::vector<std::unique_ptr<CheckpointStore>> stores_;
   std::vector<CheckpointStore*> opened_;
-  Storage* work_storage_ = nullptr;     // where last_checkpoint lives
-  Storage* default_storage_ = nullptr;  // where checkpoints live unless out_dir says otherwise
+  std::shared_ptr<Storage> work_storage_;  // where last_checkpoint lives
+  std::shared_ptr<Storage>
+      default_storage_;  // where checkpoints live unless out_dir says otherwise
   std::unique_ptr<Io> io_;
+  bool told_streaming_ = false;
+  bool replaces_ = false;  // some hook saves with OnBusy::kReplace
 
-  std::string parent_id_;         // of the last durable save
+  JobPtr writing_, waiting_;
   std::uint64_t generation_ = 0;  // the highest seen
-  std::int64_t last_saved_iter_ = -1;
+  CheckpointIdentity newest_, durable_;
   std::vector<Failure> failures_;
+  Counts counts_;
 };
 
 }  // namespace millrace

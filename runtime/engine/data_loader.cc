@@ -37,16 +37,31 @@ std::int64_t DataLoader::batches() const noexcept {
   return (dataset_->size() + round_up) / options_.batch_size;
 }
 
-const Batch* DataLoader::next() {
+std::span<std::byte* const> DataLoader::own_room() {
+  own_.resize(field_bytes_.size());
+  for (std::size_t f = 0; f < own_.size(); ++f) {
+    own_[f].resize(field_bytes_[f]);
+    cursors_[f] = own_[f].data();
+  }
+  return cursors_;
+}
+
+const Batch* DataLoader::next(BatchMemory* memory) {
   if (batch_ >= batches()) return nullptr;
   const std::int64_t first = batch_ * options_.batch_size;
   const std::int64_t count = std::min(options_.batch_size, dataset_->size() - first);
   const auto specs = dataset_->fields();
+  field_bytes_.clear();
+  for (const FieldSpec& spec : specs) {
+    field_bytes_.push_back(static_cast<std::size_t>(count) * spec.bytes_per_sample());
+  }
   cursors_.resize(specs.size());
+  std::span<std::byte* const> room;
+  if (memory != nullptr) room = memory->room(field_bytes_);
+  if (room.empty()) room = own_room();
   for (std::size_t f = 0; f < specs.size(); ++f) {
-    auto& bytes = current_.fields()[f].bytes;
-    bytes.resize(static_cast<std::size_t>(count) * specs[f].bytes_per_sample());
-    cursors_[f] = bytes.data();
+    cursors_[f] = room[f];
+    current_.fields()[f].bytes = {room[f], field_bytes_[f]};
   }
   for (const std::int64_t index :
        sampler_.order().subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count))) {

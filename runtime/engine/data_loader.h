@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "millrace/runtime/device/batch_memory.h"
 #include "millrace/runtime/engine/batch.h"
 #include "millrace/runtime/engine/dataset.h"
 #include "millrace/runtime/engine/sampler.h"
@@ -38,8 +39,9 @@ class DataLoader {
   const LoaderOptions& options() const noexcept { return options_; }
   Sampler& sampler() noexcept { return sampler_; }
 
-  // The next batch of this epoch, or null at its end. Valid until the next call.
-  const Batch* next();
+  // The next batch of this epoch, or null at its end; in `memory`, or in the loader's own. Valid
+  // until the next call. Throws what `memory` throws, and is then still before that batch.
+  const Batch* next(BatchMemory* memory = nullptr);
   void rewind() noexcept { batch_ = 0; }
 
   LoaderPosition position() const noexcept { return {sampler_.epoch(), batch_}; }
@@ -47,11 +49,16 @@ class DataLoader {
   void seek(LoaderPosition position);
 
  private:
+  std::span<std::byte* const> own_room();
+
   std::shared_ptr<const Dataset> dataset_;
   LoaderOptions options_;
   Sampler sampler_;
   Batch current_;
-  std::vector<std::byte*> cursors_;  // of next(), one per field; kept for its memory
+  std::vector<std::vector<std::byte>> own_;  // by field, where no memory was given
+  // Of next(), one per field; kept for their memory.
+  std::vector<std::size_t> field_bytes_;
+  std::vector<std::byte*> cursors_;
   std::int64_t batch_ = 0;
 };
 

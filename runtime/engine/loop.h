@@ -15,6 +15,7 @@ namespace millrace {
 
 class DataLoader;
 class Evaluator;
+class EventWaiter;
 class EventBus;
 class Inbox;
 class Strategy;
@@ -26,6 +27,7 @@ struct LoopParts {
   Inbox& inbox;
   Strategy& strategy;
   const bool& stopped;  // set on the train context, by the stop notice
+  EventWaiter* waiter;  // of the strategy's device; null on the host
 };
 
 struct ValPlan {              // when the train loop validates
@@ -62,6 +64,8 @@ class TrainLoop {
   Task<> run_iters();
   Task<> run_steps();
   const Batch* next_batch();
+  StepOutput forward_backward(const Batch& batch);
+  void optimizer_step();
 
   LoopParts parts_;
   DataLoader& loader_;

@@ -1,15 +1,17 @@
 #include "millrace/runtime/engine/message_hub.h"
 
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
-#include "millrace/runtime/engine/record_stream.h"
+#include "millrace/io/record_stream.h"
 
 namespace millrace {
 
 HistoryBuffer& MessageHub::scalar(std::string_view name) {
   if (const auto found = by_name_.find(name); found != by_name_.end()) return *found->second;
-  scalars_.push_back({std::string(name), HistoryBuffer()});
+  scalars_.push_back({std::string(name), HistoryBuffer(max_history_)});
   by_name_.emplace(name, &scalars_.back().history);
   return scalars_.back().history;
 }
@@ -17,6 +19,21 @@ HistoryBuffer& MessageHub::scalar(std::string_view name) {
 const HistoryBuffer* MessageHub::find_scalar(std::string_view name) const {
   const auto found = by_name_.find(name);
   return found == by_name_.end() ? nullptr : found->second;
+}
+
+void MessageHub::expect(HistoryBuffer& history, const Scalar& number, std::int64_t iter) {
+  expected_.push_back({&history, number, iter});
+}
+
+void MessageHub::take_arrived(std::int64_t iter) {
+  auto next = expected_.begin();
+  for (; next != expected_.end(); ++next) {
+    if (iter - next->iter >= ScalarSource::kKept) continue;
+    const auto value = next->number.try_get();
+    if (!value) break;
+    next->history->update(*value);
+  }
+  expected_.erase(expected_.begin(), next);
 }
 
 pickle::Value& MessageHub::info(std::string_view name) {
@@ -74,18 +91,17 @@ std::string MessageHub::save_history() const {
 Result<std::monostate> MessageHub::load_history(std::string_view bytes) {
   try {
     RecordReader in(bytes);
-    std::uint64_t scalars = 0;
-    in(scalars);
-    for (std::uint64_t i = 0; i < scalars; ++i) {
-      std::string name;
+    std::vector<std::pair<std::string, std::vector<HistoryBuffer::Entry>>> scalars;
+    for (std::size_t n = in.count(3 * sizeof(std::uint64_t)); n > 0; --n) {
       std::vector<double> values;
       std::vector<double> counts;
+      auto& [name, entries] = scalars.emplace_back();
       in(name, values, counts);
       if (values.size() != counts.size()) throw RecordError("counts and values differ in number");
-      std::vector<HistoryBuffer::Entry> entries;
       for (std::size_t k = 0; k < values.size(); ++k) entries.push_back({values[k], counts[k]});
-      scalar(name).assign(entries);
     }
+    if (!in.finished()) throw RecordError("the record goes on after its last scalar");
+    for (const auto& [name, entries] : scalars) scalar(name).assign(entries);
     return std::monostate{};
   } catch (const RecordError& error) {
     return Fault{Fault::Kind::corrupt, "hub", error.what()};

@@ -7,12 +7,15 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <map>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
+#include "millrace/events/stage_events.h"
 #include "millrace/io/pickle_value.h"
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/engine/history_buffer.h"
@@ -21,6 +24,10 @@ namespace millrace {
 
 class MessageHub {
  public:
+  // Keeps the newest `max_history` entries of every scalar.
+  explicit MessageHub(std::size_t max_history = HistoryBuffer::kMaxLength)
+      : max_history_(max_history) {}
+
   struct NamedScalar {
     std::string name;
     HistoryBuffer history;
@@ -31,6 +38,13 @@ class MessageHub {
   const HistoryBuffer* find_scalar(std::string_view name) const;
   // All scalars, in the order they were first written.
   const std::deque<NamedScalar>& scalars() const noexcept { return scalars_; }
+
+  // A number that may still be on its way from a device: take_arrived() writes it to `history`, in
+  // the order of these calls. One that is not there ScalarSource::kKept iterations later is left
+  // out.
+  void expect(HistoryBuffer& history, const Scalar& number, std::int64_t iter);
+  // After iteration `iter`.
+  void take_arrived(std::int64_t iter);
 
   // The info entry `name` ("epoch"), None when it is new.
   pickle::Value& info(std::string_view name);
@@ -48,9 +62,17 @@ class MessageHub {
   // unbounded growth of the reference's files.
   static constexpr std::size_t kSavedHistory = 4096;
   std::string save_history() const;
+  // A fault changes nothing. Allocates no more than a small multiple of `bytes`.
   Result<std::monostate> load_history(std::string_view bytes);
 
  private:
+  struct Expected {
+    HistoryBuffer* history;
+    Scalar number;
+    std::int64_t iter;
+  };
+  std::size_t max_history_;
+  std::vector<Expected> expected_;   // oldest first
   std::deque<NamedScalar> scalars_;  // a deque: references survive growth
   std::map<std::string, HistoryBuffer*, std::less<>> by_name_;
   std::map<std::string, pickle::Value, std::less<>> info_;

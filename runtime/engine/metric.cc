@@ -56,4 +56,14 @@ std::vector<MetricValue> Evaluator::compute() {
   return all;
 }
 
+std::vector<std::string> Evaluator::names() const {
+  std::vector<std::string> all;
+  for (const auto& metric : metrics_) {
+    const std::vector<std::string> names = metric->names();
+    if (names.empty()) return {};
+    all.insert(all.end(), names.begin(), names.end());
+  }
+  return all;
+}
+
 }  // namespace millrace

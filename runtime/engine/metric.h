@@ -15,10 +15,13 @@ class Metric {
  public:
   virtual ~Metric() = default;
   virtual void reset() = 0;
-  // `prediction` is what the strategy's predict() returned for `batch`, on the host.
+  // `prediction` is what the strategy's scores() are for `batch`, on the host.
   virtual void process(const TensorView& prediction, const Batch& batch) = 0;
   // Names are complete ("accuracy"); two metrics may not give the same name.
   virtual std::vector<MetricValue> compute() = 0;
+  // The names compute() gives, where they are known before it: what refers to a metric by name
+  // (save_best) is then checked before training.
+  virtual std::vector<std::string> names() const { return {}; }
 };
 
 // Share of samples, 0..1, whose largest score is at the target's index. Prediction: float32
@@ -29,6 +32,7 @@ class Accuracy final : public Metric {
   void reset() override { correct_ = seen_ = 0; }
   void process(const TensorView& prediction, const Batch& batch) override;
   std::vector<MetricValue> compute() override;
+  std::vector<std::string> names() const override { return {name_}; }
 
  private:
   std::string name_;
@@ -44,6 +48,8 @@ class Evaluator {
   void process(const TensorView& prediction, const Batch& batch);
   // Throws ConfigError when two metrics give the same name.
   std::vector<MetricValue> compute();
+  // All names, or none when a metric does not know its own.
+  std::vector<std::string> names() const;
 
  private:
   std::vector<std::unique_ptr<Metric>> metrics_;

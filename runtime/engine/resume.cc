@@ -1,9 +1,13 @@
 #include "millrace/runtime/engine/resume.h"
 
+#include <cstdint>
+#include <fstream>
+#include <optional>
 #include <utility>
 
 #include "millrace/events/event_bus.h"
 #include "millrace/io/checkpoint_store.h"
+#include "millrace/io/record_stream.h"
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/engine/checkpoint_content.h"
 #include "millrace/runtime/engine/checkpointer.h"
@@ -11,7 +15,7 @@
 #include "millrace/runtime/engine/logger.h"
 #include "millrace/runtime/engine/message_hub.h"
 #include "millrace/runtime/engine/param_schedule.h"
-#include "millrace/runtime/engine/record_stream.h"
+#include "millrace/runtime/engine/state_sections.h"
 #include "millrace/runtime/engine/strategy.h"
 
 namespace millrace {
@@ -32,7 +36,7 @@ std::int64_t counter(const CheckpointFile& file, const char* key) {
 
 // Hooks may change what was read before anything is loaded from it.
 Task<> publish_loaded(CheckpointFile* file, EventBus* bus) {
-  CheckpointContent content(std::move(file->root()));
+  CheckpointContent content(*file);
   const std::string path = file->path();
   co_await bus->publish(AfterLoadCheckpoint{path, content});
   file->root() = std::move(content.root());
@@ -105,18 +109,7 @@ void restore_record(const CheckpointFile& file, RunContext& run, const HookList&
     const auto loaded = run.hub.load_history(*hub);
     if (!loaded) throw CheckpointError(file.path(), "log history: " + loaded.fault().text());
   }
-  for (const auto& entry : file.record()->sections) {
-    const std::string& section = entry.first;
-    const std::string& bytes = entry.second;
-    if (!section.starts_with("hook/")) continue;
-    const std::string name = section.substr(5);
-    Hook* hook = hooks.find(name);
-    if (hook != nullptr) {
-      decode_section(file, section, [&] { hook->load_state(bytes); });
-    } else {
-      run.log.warn("The checkpoint holds a state of the hook '" + name + "', which this run lacks");
-    }
-  }
+  restore_states(file, run, hooks);
 }
 
 void restore_seed(const CheckpointFile& file, RunContext& run) {
@@ -133,29 +126,44 @@ void restore_seed(const CheckpointFile& file, RunContext& run) {
   }
 }
 
+void follow_pointer(const std::filesystem::path& work_dir,
+                    const std::vector<CheckpointStore*>& stores, FoundCheckpoint& found) {
+  std::ifstream pointer(work_dir / CheckpointStore::kPointerName);
+  std::string path;
+  if (!std::getline(pointer, path)) return;
+  for (const CheckpointStore* store : stores) {
+    if (path.starts_with(store->location() + "/")) return;  // looked at already
+  }
+  try {
+    found.file = CheckpointFile::read_path(path);
+  } catch (const Error& error) {
+    found.notes.push_back("Skipped what last_checkpoint names: " + std::string(error.what()));
+  }
+}
+
 void log_warnings(const LoadReport& report, RunContext& run) {
   for (const std::string& warning : report.warnings) run.log.warn(warning);
 }
 
 }  // namespace
 
-FoundCheckpoint find_newest(const std::vector<CheckpointStore*>& stores) {
+FoundCheckpoint find_newest(const std::vector<CheckpointStore*>& stores,
+                            const std::filesystem::path& work_dir) {
   FoundCheckpoint found;
-  CheckpointStore* best_store = nullptr;
-  CheckpointStore::Scan best;
+  std::uint64_t newest = 0;
   for (CheckpointStore* store : stores) {
-    CheckpointStore::Scan scan = store->newest_valid();
+    std::optional<CheckpointFile> file;
+    const CheckpointStore::Scan scan = store->newest_valid(
+        [&](const std::string& name) { file.emplace(CheckpointFile::read(store->data(), name)); });
     for (const auto& skipped : scan.skipped) {
       found.notes.push_back("Skipped " + store->location() + "/" + skipped.name + ": " +
                             skipped.reason);
     }
-    if (scan.name.empty()) continue;
-    if (best_store == nullptr || scan.identity.generation > best.identity.generation) {
-      best_store = store;
-      best = std::move(scan);
-    }
+    if (!scan.found() || (found.file && scan.identity.generation <= newest)) continue;
+    found.file = std::move(file);
+    newest = scan.identity.generation;
   }
-  if (best_store != nullptr) found.file = CheckpointFile::read(best_store->data(), best.name);
+  if (!found.file) follow_pointer(work_dir, stores, found);
   return found;
 }
 

@@ -1,6 +1,7 @@
 // Continuing a run: finding a checkpoint, and putting everything back where it was.
 #pragma once
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,8 +21,11 @@ struct FoundCheckpoint {
 };
 
 // I/O thread. The newest valid checkpoint of all stores: the highest generation, not the highest
-// step.
-FoundCheckpoint find_newest(const std::vector<CheckpointStore*>& stores);
+// step. It is verified while it is loaded; with several stores two files are in memory for a while.
+// Where they have none, the file that last_checkpoint in `work_dir` names, which is elsewhere
+// when it was saved under another out_dir.
+FoundCheckpoint find_newest(const std::vector<CheckpointStore*>& stores,
+                            const std::filesystem::path& work_dir);
 
 // Train context. The whole state: counters, weights, optimizer, schedules, hub, random generators,
 // data position and hook states. Strict: a file that does not fit is a CheckpointError, which ends

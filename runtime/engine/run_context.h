@@ -5,18 +5,21 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "millrace/events/stage_events.h"
 
 namespace millrace {
 
 class Checkpointer;
+class Clock;
 class DataLoader;
 class EventBus;
 class Logger;
 class LogProcessor;
 class MessageHub;
 class ParamSchedules;
+class RunStates;
 class StateGate;
 class Strategy;
 
@@ -30,6 +33,8 @@ struct RunContext {
   Checkpointer& checkpointer;
   StateGate& gate;  // stands before whoever writes captured tensors
   ParamSchedules& schedules;
+  const Clock& clock;
+  RunStates& states;         // of the user's objects; see run_states.h
   DataLoader* train_loader;  // null in a run that does not train
   DataLoader* val_loader;    // null in a run that does not validate
   std::filesystem::path work_dir;
@@ -37,7 +42,9 @@ struct RunContext {
   std::string run_name;
   std::uint64_t seed;
   std::string config_text;
+  std::vector<std::string> metric_names;  // that validation will give; empty when not all are known
   std::function<void(std::string_view reason)> request_stop;  // any thread
+  bool failed = false;  // train() is ending with an error: there is no state that could be saved
 };
 
 }  // namespace millrace

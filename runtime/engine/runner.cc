@@ -1,5 +1,6 @@
 #include "millrace/runtime/engine/runner.h"
 
+#include <algorithm>
 #include <asio/this_coro.hpp>
 #include <chrono>
 #include <mutex>
@@ -10,10 +11,12 @@
 #include "millrace/events/checkpoint_events.h"
 #include "millrace/events/event_bus.h"
 #include "millrace/events/hook_error.h"
+#include "millrace/runtime/async/clock.h"
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/async/inbox.h"
 #include "millrace/runtime/async/run_on.h"
 #include "millrace/runtime/async/task_scope.h"
+#include "millrace/runtime/device/event_waiter.h"
 #include "millrace/runtime/engine/checkpointer.h"
 #include "millrace/runtime/engine/loop.h"
 #include "millrace/runtime/engine/message_hub.h"
@@ -39,6 +42,11 @@ void check(const RunOptions& options, const Parts& parts) {
   if (options.val_begin < 0) throw ConfigError("val_begin", "must not be negative");
   if (options.val_interval && *options.val_interval < 1) {
     throw ConfigError("val_interval", "must be at least 1");
+  }
+  const std::size_t window = options.log_processor.window_size;
+  if (options.scalar_history < std::max<std::size_t>(window, 1)) {
+    throw ConfigError("scalar_history", "must be at least 1, and log_processor.window_size, " +
+                                            std::to_string(window));
   }
   if ((parts.val != nullptr) != !parts.metrics.empty()) {
     throw ConfigError("val", "val and metrics should be either both given or both left out");
@@ -78,7 +86,10 @@ struct Runner::Impl {
   Task<> clean_up();
   Task<> deliver_stop();
   void subscribe_hooks();
+  void log_hook_errors();
   void request_stop(std::string_view reason);
+  void checkpoint_now(bool pinned);
+  Task<> deliver_request(bool pinned);
   void bind_inbox(Inbox* bound);
   void forget_stop();
   IoPool& io();
@@ -98,6 +109,7 @@ struct Runner::Impl {
   RunContext context;  // refers to the members around it
   Checkpointer checkpointer;
   std::unique_ptr<IoPool> own_io;
+  std::unique_ptr<EventWaiter> waiter;  // for the strategy's device, where it has one
   std::vector<Subscription> subscriptions;
   enum class State { kFresh, kRunning, kFinished, kFailed };
   State state = State::kFresh;
@@ -124,6 +136,18 @@ Logger::Options logger_options(const RunOptions& options, const std::filesystem:
   return log;
 }
 
+Parts with_clock(Parts parts) {
+  if (!parts.clock) parts.clock = std::make_shared<SystemClock>();
+  return parts;
+}
+
+StagingOptions staging_options(const RunOptions& options, const Parts& parts) {
+  StagingOptions staging;
+  staging.memory_budget = options.checkpoint_memory_budget;
+  staging.probe = parts.copy_probe;
+  return staging;
+}
+
 RunOptions checked(RunOptions options, const Parts& parts) {
   check(options, parts);
   return options;
@@ -133,14 +157,15 @@ RunOptions checked(RunOptions options, const Parts& parts) {
 
 Runner::Impl::Impl(RunOptions given_options, Parts given_parts)
     : options(checked(std::move(given_options), given_parts)),
-      parts(std::move(given_parts)),
+      parts(with_clock(std::move(given_parts))),
       log(logger_options(options, log_dir)),
       at(first_progress(options, *parts.train)),
       bus([this](const HookError& error) { log.error(error.what()); }),
+      hub(options.scalar_history),
       log_processor(options.log_processor, hub),
       schedules(std::move(parts.param_schedulers)),
       evaluator(std::move(parts.metrics)),
-      staging(parts.copy_probe),
+      staging(staging_options(options, parts)),
       context{at,
               *parts.strategy,
               hub,
@@ -150,6 +175,8 @@ Runner::Impl::Impl(RunOptions given_options, Parts given_parts)
               checkpointer,
               staging.gate(),
               schedules,
+              *parts.clock,
+              parts.states,
               parts.train.get(),
               parts.val.get(),
               options.work_dir,
@@ -157,8 +184,10 @@ Runner::Impl::Impl(RunOptions given_options, Parts given_parts)
               options.experiment_name.empty() ? started : options.experiment_name + "_" + started,
               options.seed ? *options.seed : drawn_seed(),
               options.config_text,
+              evaluator.names(),
               [this](std::string_view reason) { request_stop(reason); }},
-      checkpointer(context, staging, parts.hooks, std::move(parts.storage)) {
+      checkpointer(context, staging, parts.hooks, std::move(parts.storage),
+                   std::move(parts.file_ops)) {
   for (DataLoader* loader : {parts.train.get(), parts.val.get()}) {
     if (loader != nullptr && !loader->options().seed) loader->sampler().set_seed(context.seed);
   }
@@ -178,15 +207,29 @@ IoPool& Runner::Impl::io() {
 
 void Runner::Impl::subscribe_hooks() {
   parts.hooks.close();
+  parts.states.close();
   for (const HookList::Entry& entry : parts.hooks.entries()) entry.hook->attach(context);
   for (const HookList::Entry& entry : parts.hooks.entries()) {
-    Subscriptions on(bus, std::string(entry.hook->name()), entry.priority);
+    if (entry.isolated) {
+      entry.isolated->log_to([this](const std::string& line) { log.error(line); });
+    }
+    Subscriptions on(bus, std::string(entry.hook->name()), entry.priority, entry.isolated);
     entry.hook->subscribe(on);
     for (Subscription& subscription : on.release()) {
       subscriptions.push_back(std::move(subscription));
     }
   }
   log.info(parts.hooks.table());
+}
+
+void Runner::Impl::log_hook_errors() {
+  std::string text;
+  for (const HookErrors& row : parts.hooks.errors()) {
+    if (row.errors == 0) continue;
+    text += "\n" + row.hook + ": " + std::to_string(row.errors) +
+            (row.disabled ? ", disabled" : "") + "; the last: " + row.last_error;
+  }
+  if (!text.empty()) log.warn("Errors of isolated hooks:" + text);
 }
 
 Task<> Runner::Impl::train() {
@@ -205,9 +248,13 @@ Task<> Runner::Impl::train() {
   try {
     if (fresh) {
       parts.strategy->prepare(context.seed, staging.gate());
+      if (DeviceStream* const train = parts.strategy->train_stream()) {
+        staging.attach(*train);
+        waiter = std::make_unique<EventWaiter>();
+      }
       subscribe_hooks();
     }
-    co_await checkpointer.start(executor, box, io());
+    co_await checkpointer.start(executor, box, io(), waiter.get());
     bind_inbox(&box);
     takes_stops = true;
     co_await stages(fresh);
@@ -218,6 +265,7 @@ Task<> Runner::Impl::train() {
   takes_stops = false;
   bind_inbox(nullptr);
   state = error ? State::kFailed : State::kFinished;
+  context.failed = error != nullptr;
   try {
     co_await clean_up();
   } catch (...) {
@@ -235,7 +283,7 @@ Task<> Runner::Impl::stages(bool fresh) {
   schedules.start(parts.strategy->learning_rates());
   checkpointer.reserve();
 
-  LoopParts loop{at, bus, *inbox, *parts.strategy, stopped};
+  LoopParts loop{at, bus, *inbox, *parts.strategy, stopped, waiter.get()};
   std::optional<ValLoop> val;
   if (parts.val) val.emplace(loop, *parts.val, evaluator);
   ValPlan plan;
@@ -255,6 +303,11 @@ Task<> Runner::Impl::clean_up() {
     error = std::current_exception();
   }
   try {
+    if (waiter) co_await parts.strategy->drain(*waiter);
+  } catch (...) {
+    if (!error) error = std::current_exception();
+  }
+  try {
     co_await bus.publish(AfterRun{at});
   } catch (...) {
     if (!error) error = std::current_exception();
@@ -269,13 +322,13 @@ Task<> Runner::Impl::clean_up() {
   } catch (...) {
     if (!error) error = std::current_exception();
   }
-  checkpointer.release();
+  checkpointer.end();
+  log_hook_errors();
   if (error) std::rethrow_exception(error);
   if (!checkpointer.failures().empty()) {
     const auto& failures = checkpointer.failures();
     throw CheckpointError(failures.front().path,
-                          "was not saved: " + failures.front().error + " (" +
-                              std::to_string(failures.size()) +
+                          failures.front().error + " (" + std::to_string(failures.size()) +
                               " of this run's saves failed; earlier checkpoints are intact)");
   }
 }
@@ -298,7 +351,7 @@ Task<> Runner::Impl::restore() {
     co_return;
   }
   const std::vector<CheckpointStore*> stores = checkpointer.stores();
-  const auto find = [&stores] { return find_newest(stores); };
+  const auto find = [&stores, this] { return find_newest(stores, options.work_dir); };
   FoundCheckpoint found = co_await run_on(io().executor(), find);
   for (const std::string& note : found.notes) log.warn(note);
   if (found.file) {
@@ -316,6 +369,17 @@ void Runner::Impl::request_stop(std::string_view reason) {
   if (inbox != nullptr) {
     inbox->post([this] { return deliver_stop(); });
   }
+}
+
+void Runner::Impl::checkpoint_now(bool pinned) {
+  const std::scoped_lock lock(stop_mutex);
+  if (inbox == nullptr) return;
+  inbox->post([this, pinned] { return deliver_request(pinned); });
+}
+
+Task<> Runner::Impl::deliver_request(bool pinned) {
+  if (!takes_stops) co_return;
+  co_await bus.publish(CheckpointRequested{pinned});
 }
 
 void Runner::Impl::bind_inbox(Inbox* bound) {
@@ -349,16 +413,19 @@ Runner::Runner(RunOptions options, Parts parts)
 Runner::~Runner() = default;
 
 HookList& Runner::hooks() noexcept { return impl_->parts.hooks; }
+RunStates& Runner::states() noexcept { return impl_->parts.states; }
 EventBus& Runner::bus() noexcept { return impl_->bus; }
 MessageHub& Runner::hub() noexcept { return impl_->hub; }
 Logger& Runner::log() noexcept { return impl_->log; }
 Strategy& Runner::strategy() noexcept { return *impl_->parts.strategy; }
 const Progress& Runner::progress() const noexcept { return impl_->at; }
 const RunOptions& Runner::options() const noexcept { return impl_->options; }
+std::vector<HookErrors> Runner::hook_errors() const { return impl_->parts.hooks.errors(); }
 std::uint64_t Runner::seed() const noexcept { return impl_->context.seed; }
 bool Runner::stopped() const noexcept { return impl_->stopped; }
 const std::string& Runner::stop_reason() const noexcept { return impl_->stop_reason; }
 void Runner::request_stop(std::string_view reason) { impl_->request_stop(reason); }
+void Runner::checkpoint_now(bool pinned) { impl_->checkpoint_now(pinned); }
 
 // A scope of its own keeps the host's Asio cancellation out: it would end awaits of a run that has
 // I/O in flight. request_stop() is the way to end one.

@@ -8,6 +8,7 @@
 // process-wide, so exact resume is promised for one training run per process.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -22,17 +23,21 @@
 #include "millrace/runtime/async/io_pool.h"
 #include "millrace/runtime/async/task.h"
 #include "millrace/runtime/engine/data_loader.h"
+#include "millrace/runtime/engine/history_buffer.h"
 #include "millrace/runtime/engine/hook.h"
 #include "millrace/runtime/engine/log_processor.h"
 #include "millrace/runtime/engine/logger.h"
 #include "millrace/runtime/engine/metric.h"
 #include "millrace/runtime/engine/param_schedule.h"
+#include "millrace/runtime/engine/run_states.h"
 #include "millrace/runtime/engine/strategy.h"
 
 namespace millrace {
 
 class Checkpointer;
+class Clock;
 class EventBus;
+class FileOps;
 class MessageHub;
 
 // What a run continues from: nothing, the newest valid checkpoint of its work dir, or a file.
@@ -66,8 +71,14 @@ struct RunOptions {
   LogProcessorOptions log_processor = {};
   std::function<void(LogLevel, std::string_view)> log_sink = {};  // every line, for hosts
   std::string config_text = {};                                   // kept in meta.cfg
-  IoPool::Options io = {};                                        // the runner's own pool ...
-  IoPool* shared_io = nullptr;                                    // ... unless the host lends one
+  // Entries that the hub keeps of each scalar, the newest; the reference's number. One takes 16 to
+  // 32 bytes, so a long run with many scalars may want fewer. At least log_processor.window_size.
+  std::size_t scalar_history = HistoryBuffer::kMaxLength;
+  // Memory that staging may take for checkpoints, in bytes; 0: what the state needs. A larger state
+  // streams through, and the optimizer then waits for the disk, which the log says.
+  std::uint64_t checkpoint_memory_budget = 0;
+  IoPool::Options io = {};      // the runner's own pool ...
+  IoPool* shared_io = nullptr;  // ... unless the host lends one
 };
 
 struct Parts {
@@ -77,7 +88,10 @@ struct Parts {
   std::vector<std::unique_ptr<Metric>> metrics;
   std::vector<std::unique_ptr<ParamSchedule>> param_schedulers;
   HookList hooks;                               // default_hooks()
+  RunStates states;                             // of the user's objects, saved in every checkpoint
   std::unique_ptr<Storage> storage;             // for checkpoints; default: a directory, work_dir
+  std::shared_ptr<FileOps> file_ops;            // below the directories written to
+  std::shared_ptr<const Clock> clock;           // default: the system's
   std::function<void(std::size_t)> copy_probe;  // tests only: Snapshot::CopyProbe
 };
 
@@ -91,6 +105,7 @@ class Runner {
   Runner& operator=(const Runner&) = delete;
 
   HookList& hooks() noexcept;
+  RunStates& states() noexcept;
   EventBus& bus() noexcept;
   MessageHub& hub() noexcept;
   Logger& log() noexcept;
@@ -98,6 +113,9 @@ class Runner {
   const Progress& progress() const noexcept;
   const RunOptions& options() const noexcept;
   std::uint64_t seed() const noexcept;
+  // The isolated hooks: how often each failed, and whether it is disabled. Also logged when the run
+  // ends, if any did.
+  std::vector<HookErrors> hook_errors() const;
 
   // The whole run on the awaiting executor, which must be single-threaded. Ends through clean-up in
   // every case: I/O is drained and AfterRun is published also after an error or a stop, then the
@@ -110,6 +128,10 @@ class Runner {
   // cleans up and returns normally. Later requests are ignored. It ends one train(): the one that
   // runs, else the next.
   void request_stop(std::string_view reason);
+  // Any thread, at any time. A checkpoint of the state after the iteration under way, made by
+  // CheckpointHook and never skipped; `pinned`: no retention rule removes it. Where nothing trains,
+  // or nobody saves, nothing happens.
+  void checkpoint_now(bool pinned = false);
   bool stopped() const noexcept;  // train context, or after train()
   const std::string& stop_reason() const noexcept;
 

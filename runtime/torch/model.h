@@ -1,5 +1,5 @@
 // A LibTorch module as the strategies see it: forward, loss, and its named tensors in Python's
-// order.
+// order. Train context.
 //
 // Module versions go into `_metadata` as Python writes them: BatchNorm is 2, everything else 1.
 #pragma once
@@ -43,16 +43,25 @@ class Model {
     std::int64_t version;
   };
   // In the order of Python's state_dict: a module's parameters, its buffers, then its children.
-  std::vector<Entry> entries() const;
-  std::vector<Version> versions() const;
+  // References stay valid until a call finds other modules, names or tensors than the last one did;
+  // then revision() grows too. A call that finds none copies nothing but names of children.
+  const std::vector<Entry>& entries() const&;
+  std::vector<Entry> entries() && { return static_cast<const Model&>(*this).entries(); }
+  const std::vector<Version>& versions() const&;
+  std::vector<Version> versions() && { return static_cast<const Model&>(*this).versions(); }
+  std::uint64_t revision() const;
 
   const ForwardFunction& forward() const noexcept { return functions_.forward; }
   const LossFunction& loss() const noexcept { return functions_.loss; }
   void set_training(bool training);
 
  private:
+  struct Structure;
+  const Structure& structure() const;  // as it is now
+
   ModelFunctions functions_;
   bool training_ = false;
+  mutable std::unique_ptr<const Structure> structure_;
 };
 
 }  // namespace millrace

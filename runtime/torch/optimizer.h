@@ -1,8 +1,8 @@
 // Optimizers on LibTorch's fused CPU kernels, with state in Python's layout. Train context.
 //
 // step() passes the state gate: with no save in staging all parameters go through one kernel call;
-// with one, each parameter is stepped as soon as its own storages are copied. Both give the same
-// bits.
+// with one, each is stepped as soon as it is copied, large ones slice by slice (fused_step.h). Both
+// give the same bits.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +10,10 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "millrace/io/pickle_value.h"
+#include "millrace/runtime/torch/param_group.h"
 
 namespace at {
 class Tensor;
@@ -22,12 +22,15 @@ class Tensor;
 namespace millrace {
 
 class StateGate;
+struct FusedLists;  // runtime/torch/fused_step.h
 
 class Optimizer {
  public:
   virtual ~Optimizer();
 
-  // Steps every parameter that has a gradient, then drops the gradients.
+  // Steps every parameter that has a gradient, then drops the gradients. The version counters of
+  // all tensors it wrote have moved afterwards, as autograd expects of writers. Throws Error, with
+  // nothing changed, for a gradient that is sparse or does not fit its parameter.
   void step(StateGate& gate);
 
   // One per parameter group.
@@ -35,37 +38,46 @@ class Optimizer {
   // All parameters, in Python's index order: tied ones once, frozen ones included.
   const std::vector<at::Tensor>& parameters() const noexcept;
 
-  // State tensors of parameter i by Python's names; empty when it has none. All that update()
-  // writes for the parameter, or the gate does not stand before it. For files to load again, a
-  // state has one element or the parameter's shape.
-  using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
-  virtual NamedTensors state(std::size_t i) const = 0;
-  // Takes over a state of the same names; shapes were checked.
-  virtual void load_state(std::size_t i, const NamedTensors& state, StateGate& gate) = 0;
-  // Names a loaded state of a parameter must have.
-  virtual std::vector<std::string> state_names() const = 0;
-  virtual void clear_state(std::size_t i, StateGate& gate) = 0;
+  // What the state of a parameter consists of, by Python's names. "step" is one number, every other
+  // state has the parameter's shape.
+  const std::vector<std::string>& state_names() const noexcept;
+  // The state tensors of parameter i, in the order of the names; empty when it has none (yet). They
+  // stay the same tensors as long as the optimizer lives.
+  std::span<const at::Tensor> state(std::size_t i) const noexcept;
+  // Takes over the values of a state, in the order of the names; shapes were checked.
+  void load_state(std::size_t i, std::span<const at::Tensor> values, StateGate& gate);
+  // As if parameter i had never been stepped.
+  void clear_state(std::size_t i, StateGate& gate);
+  // Bytes of states that do not exist before the first step: what captures will grow by.
+  std::uint64_t bytes_to_come() const noexcept;
 
   // A param_groups entry without "params": every hyper-parameter by Python's name.
-  virtual pickle::Value group() const = 0;
-  virtual void load_group(const pickle::Value& group) = 0;
+  pickle::Value group() const { return group_.save(); }
+  void load_group(const pickle::Value& group) { group_.load(group); }
 
  protected:
-  Optimizer(std::vector<at::Tensor> parameters, double learning_rate);
-  // One fused update of the parameters `indices`, all of which have gradients and are writable. The
-  // same bits must come out whether parameters are passed together or one by one, so an update that
-  // needs a norm over all of them has no place here.
-  virtual void update(std::span<const std::size_t> indices) = 0;
-  double learning_rate() const noexcept { return learning_rate_; }
-  void set_learning_rate(double value) noexcept { learning_rate_ = value; }
-  std::vector<at::Tensor> pick(const std::vector<at::Tensor>& all,
-                               std::span<const std::size_t> indices) const;
-  std::vector<at::Tensor> gradients(std::span<const std::size_t> indices) const;
+  struct StateLayout {
+    std::vector<std::string> names;
+    // The first name is the count of steps, and the state exists, as zeros, before the first one.
+    bool counted = false;
+  };
+  // The class fills group_ in its constructor.
+  Optimizer(std::vector<at::Tensor> parameters, double learning_rate, StateLayout layout);
+
+  // One fused kernel call, without grad mode. The lists hold whole parameters or slices of them:
+  // the kernel treats every element alone, or the bits would depend on the gate. `first_step`:
+  // states that are not counted hold nothing yet.
+  virtual void update(FusedLists& lists, bool first_step) = 0;
+
+  double learning_rate_;
+  ParamGroup group_;
 
  private:
   struct Tensors;
+  std::vector<std::size_t> with_gradient();
+
+  const StateLayout layout_;
   std::unique_ptr<Tensors> tensors_;
-  double learning_rate_;
 };
 
 // Makes the optimizer for a model's parameters; what adamw() and sgd() return.

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -35,6 +36,11 @@ std::string name_list(const std::vector<std::string>& names) {
   return text;
 }
 
+template <class Node>
+pickle::Value value_of(std::shared_ptr<Node> node) {
+  return pickle::Value(pickle::Value::Data(std::move(node)));
+}
+
 bool same_shape(const at::Tensor& tensor, const pickle::TensorRef& leaf) {
   return std::equal(leaf.sizes.begin(), leaf.sizes.end(), tensor.sizes().begin(),
                     tensor.sizes().end());
@@ -42,71 +48,60 @@ bool same_shape(const at::Tensor& tensor, const pickle::TensorRef& leaf) {
 
 }  // namespace
 
-struct StorageTable::Held {
-  std::vector<at::Tensor> tensors;
-};
-
-pickle::Value StorageTable::add(const at::Tensor& tensor, Mutation mutation) {
-  if (!held_) held_ = std::make_shared<Held>();
-  const auto bytes = storage_bytes(tensor);
-  const void* const key = tensor.storage().unsafeGetStorageImpl();
-  const auto [place, fresh] = index_.emplace(key, storages_.size());
-  if (fresh) {
-    storages_.push_back({bytes, mutation});
-    held_->tensors.push_back(tensor.detach());
-  } else if (mutation == Mutation::kAnyTime) {
-    storages_[place->second].mutation = mutation;
-  }
-  pickle::TensorRef leaf;
-  leaf.storage_key = std::to_string(place->second);
-  leaf.dtype = dtype_of(tensor);
-  leaf.storage_numel = static_cast<std::int64_t>(bytes.size() / dtype_size(leaf.dtype));
-  leaf.offset = tensor.storage_offset();
-  leaf.sizes.assign(tensor.sizes().begin(), tensor.sizes().end());
-  leaf.strides.assign(tensor.strides().begin(), tensor.strides().end());
-  return pickle::make_tensor(leaf);
-}
-
-std::vector<CapturedStorage> StorageTable::storages() const { return storages_; }
-std::shared_ptr<const void> StorageTable::handles() const { return held_; }
-
-pickle::Value optimizer_tree(const Optimizer& optimizer, StorageTable& storages) {
-  pickle::Value states = pickle::Value::dict();
-  pickle::Value indices = pickle::Value::list();
+OptimizerTrees optimizer_trees(const Optimizer& optimizer, StorageTable& storages,
+                               const std::vector<std::string>& names) {
+  auto states = std::make_shared<pickle::Dict>();
+  auto indices = std::make_shared<pickle::List>();
   for (std::size_t i = 0; i < optimizer.parameters().size(); ++i) {
-    storages.add(optimizer.parameters()[i], Mutation::kBehindGate);
+    const std::string name = names.empty() ? "parameter " + std::to_string(i) : names[i];
+    const auto index = static_cast<std::int64_t>(i);
+    const std::size_t first = storages.storages().size();
+    storages.add(optimizer.parameters()[i], Mutation::kBehindGate, name);
     const auto tensors = optimizer.state(i);
     if (!tensors.empty()) {
       pickle::Value state = pickle::Value::dict();
-      for (const auto& [name, tensor] : tensors) {
-        state.set(name, storages.add(tensor, Mutation::kBehindGate));
+      for (std::size_t s = 0; s < tensors.size(); ++s) {
+        const std::string& kind = optimizer.state_names()[s];
+        state.set(kind, storages.add(tensors[s], Mutation::kBehindGate, kind + " of " + name));
       }
-      states.set(static_cast<std::int64_t>(i), std::move(state));
+      states->items.emplace_back(index, std::move(state));
     }
-    indices.append(static_cast<std::int64_t>(i));
+    storages.group_from(first);
+    indices->items.emplace_back(index);
   }
+  return {value_of(std::move(states)), value_of(std::move(indices))};
+}
+
+pickle::Value optimizer_tree(const Optimizer& optimizer, const OptimizerTrees& trees) {
   pickle::Value group = optimizer.group();
-  group.set("params", std::move(indices));
+  group.set("params", trees.indices);
   pickle::Value groups = pickle::Value::list();
   groups.append(std::move(group));
   pickle::Value tree = pickle::Value::dict();
-  tree.set("state", std::move(states));
+  tree.set("state", trees.states);
   tree.set("param_groups", std::move(groups));
   return tree;
 }
 
+pickle::Value optimizer_tree(const Optimizer& optimizer, StorageTable& storages) {
+  return optimizer_tree(optimizer, optimizer_trees(optimizer, storages));
+}
+
 pickle::Value model_tree(const Model& model, StorageTable& storages) {
   pickle::Value tree = pickle::Value::ordered_dict();
+  // Names are unique, and Value::set would look for each among those before it.
+  auto& pairs = std::get<std::shared_ptr<pickle::Call>>(tree.data)->pairs;
   for (const Model::Entry& entry : model.entries()) {
     // Forward changes buffers (BatchNorm), so they cannot wait for the gate.
     const Mutation mutation = entry.buffer ? Mutation::kAnyTime : Mutation::kBehindGate;
-    tree.set(entry.name, storages.add(*entry.tensor, mutation));
+    pairs.emplace_back(entry.name, storages.add(*entry.tensor, mutation, entry.name));
   }
   pickle::Value metadata = pickle::Value::ordered_dict();
+  auto& modules = std::get<std::shared_ptr<pickle::Call>>(metadata.data)->pairs;
   for (const Model::Version& module : model.versions()) {
     pickle::Value version = pickle::Value::dict();
     version.set("version", module.version);
-    metadata.set(module.module, std::move(version));
+    modules.emplace_back(module.module, std::move(version));
   }
   pickle::set_attribute(tree, "_metadata", std::move(metadata));
   return tree;
@@ -133,7 +128,7 @@ ModelMatch match_model(const Model& model, const pickle::Value& state_dict) {
     }
   }
   std::set<std::string> used;
-  for (Model::Entry& entry : model.entries()) {
+  for (const Model::Entry& entry : model.entries()) {
     const auto found = leaves.find(entry.name);
     if (found == leaves.end()) {
       // Old files lack this counter; the reference tolerates it too.
@@ -142,7 +137,7 @@ ModelMatch match_model(const Model& model, const pickle::Value& state_dict) {
     }
     used.insert(entry.name);
     if (same_shape(*entry.tensor, found->second)) {
-      match.pairs.push_back({std::move(entry), found->second});
+      match.pairs.push_back({entry, found->second});
     } else {
       match.mismatched.push_back(entry.name + ": file " + shape_text(found->second.sizes) +
                                  ", model " + shape_text(entry.tensor->sizes()));
@@ -171,9 +166,9 @@ void check_group(const Optimizer& optimizer, const pickle::Value& group, const s
 }
 
 // One parameter's state in the file, checked against the parameter.
-Optimizer::NamedTensors read_state(const Optimizer& optimizer, std::size_t i,
+std::vector<at::Tensor> read_state(const Optimizer& optimizer, std::size_t i,
                                    const pickle::Value& state, const CheckpointFile& file) {
-  Optimizer::NamedTensors tensors;
+  std::vector<at::Tensor> tensors;
   const std::string where = "optimizer state of parameter " + std::to_string(i);
   for (const std::string& name : optimizer.state_names()) {
     const pickle::Value* value = state.find(name);
@@ -189,11 +184,12 @@ Optimizer::NamedTensors read_state(const Optimizer& optimizer, std::size_t i,
                                              shape_text(leaf->sizes) + ", the parameter " +
                                              shape_text(optimizer.parameters()[i].sizes()));
     }
-    tensors.emplace_back(name, tensor_over(file, *leaf));
+    tensors.push_back(tensor_over(file, *leaf));
   }
   for (const auto& [name, value] : *state.as_mapping()) {
-    const bool known =
-        std::any_of(tensors.begin(), tensors.end(), [&](const auto& t) { return name == t.first; });
+    const auto& own = optimizer.state_names();
+    const bool known = std::any_of(own.begin(), own.end(),
+                                   [&](const std::string& n) { return name == pickle::Value(n); });
     if (known || !pickle::as_tensor(value)) continue;
     throw CheckpointError(file.path(),
                           other_kind(where + " has the tensor " + pickle::describe(name) +
@@ -225,10 +221,16 @@ void load_optimizer_tree(Optimizer& optimizer, const CheckpointFile& file, State
                                            std::to_string(optimizer.parameters().size()));
   }
   check_group(optimizer, group_items->front(), file.path());
-  std::vector<Optimizer::NamedTensors> loaded(count);
+  std::map<std::int64_t, const pickle::Value*> by_index;
+  for (const auto& [key, value] : *states->as_mapping()) {
+    if (const auto index = key.as_int()) by_index[*index] = &value;
+  }
+  std::vector<std::vector<at::Tensor>> loaded(count);
   for (std::size_t i = 0; i < count; ++i) {
-    const pickle::Value* state = states->find((*indices)[i]);
-    if (state == nullptr) continue;
+    const auto index = (*indices)[i].as_int();
+    const auto found = index ? by_index.find(*index) : by_index.end();
+    if (found == by_index.end()) continue;
+    const pickle::Value* const state = found->second;
     if (state->as_mapping() == nullptr) {
       throw CheckpointError(file.path(),
                             "optimizer state of parameter " + std::to_string(i) + " is no mapping");

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,29 +9,22 @@
 #include "millrace/runtime/engine/strategy.h"
 #include "millrace/runtime/torch/model.h"
 #include "millrace/runtime/torch/optimizer.h"
+#include "millrace/runtime/torch/storage_table.h"
 
 namespace millrace {
 
-// Collects storages and makes tensor leaves that name them. Tensors that share a storage share an
-// entry; the order of first use is the order of the file.
-class StorageTable {
- public:
-  // The leaf of `tensor`. kAnyTime wins when a storage is added with both mutations.
-  pickle::Value add(const at::Tensor& tensor, Mutation mutation);
-
-  std::vector<CapturedStorage> storages() const;
-  // Owns the tensors' memory for as long as the storages are read.
-  std::shared_ptr<const void> handles() const;
-
- private:
-  struct Held;
-  std::map<const void*, std::size_t> index_;  // by the storage's address
-  std::vector<CapturedStorage> storages_;
-  std::shared_ptr<Held> held_;
+// The parts of Python's optimizer state_dict that depend on the tensors alone.
+struct OptimizerTrees {
+  pickle::Value states;   // {0: {'step': ..., 'exp_avg': ...}, ...}
+  pickle::Value indices;  // [0, 1, ...]
 };
-
-// {'state': {0: {...}}, 'param_groups': [{..., 'params': [0, 1]}]}. Storages are added parameter by
-// parameter: the parameter itself, then its state.
+// Storages are added parameter by parameter: the parameter itself, then its state. `names` are the
+// parameters', for messages; without them they are called by their index.
+OptimizerTrees optimizer_trees(const Optimizer& optimizer, StorageTable& storages,
+                               const std::vector<std::string>& names = {});
+// {'state': states, 'param_groups': [{..., 'params': indices}]}, the hyper-parameters as they are
+// now.
+pickle::Value optimizer_tree(const Optimizer& optimizer, const OptimizerTrees& trees);
 pickle::Value optimizer_tree(const Optimizer& optimizer, StorageTable& storages);
 // OrderedDict name -> tensor with _metadata.
 pickle::Value model_tree(const Model& model, StorageTable& storages);

@@ -49,10 +49,12 @@ std::span<const std::byte> storage_bytes(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(storage.data()), storage.nbytes()};
 }
 
-at::Tensor tensor_over(const TensorView& view) {
+at::Tensor tensor_over(const TensorView& view) { return tensor_over(view, at::kCPU); }
+
+at::Tensor tensor_over(const TensorView& view, c10::Device place) {
   void* const data = const_cast<std::byte*>(view.bytes.data());
   return at::from_blob(data, at::IntArrayRef(view.sizes.data(), view.sizes.size()),
-                       at::TensorOptions(scalar_type_of(view.dtype)));
+                       at::TensorOptions(scalar_type_of(view.dtype)).device(place));
 }
 
 at::Tensor tensor_over(const CheckpointFile& file, const pickle::TensorRef& leaf) {

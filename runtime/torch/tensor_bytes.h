@@ -10,6 +10,9 @@
 namespace at {
 class Tensor;
 }
+namespace c10 {
+struct Device;
+}
 
 namespace millrace {
 
@@ -21,11 +24,12 @@ struct TensorRef;
 // Throws Error for a type that .pth files of ours cannot hold (quantized, bits).
 DType dtype_of(const at::Tensor& tensor);
 
-// The whole storage a tensor lives in, on the host.
+// The whole storage a tensor lives in, where it is.
 std::span<const std::byte> storage_bytes(const at::Tensor& tensor);
 
-// A tensor over host bytes that outlive it; no copy.
+// A tensor over host bytes that outlive it; no copy. Or over bytes of a device.
 at::Tensor tensor_over(const TensorView& view);
+at::Tensor tensor_over(const TensorView& view, c10::Device place);
 // The tensor a leaf of `file` describes, over the file's bytes; no copy.
 at::Tensor tensor_over(const CheckpointFile& file, const pickle::TensorRef& leaf);
 

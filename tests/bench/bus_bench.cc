@@ -12,11 +12,13 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
+#include <sstream>
 #include <string>
 
 #include "millrace/events/event_bus.h"
+#include "tests/bench/bus_peers.h"
 #include "tests/bench/bus_subscribers.h"
+#include "tests/bench/results.h"
 #include "tests/support/alloc_counter.h"
 #include "tests/support/run_task.h"
 
@@ -24,6 +26,7 @@ namespace millrace::bench {
 namespace {
 
 constexpr int kPublishes = 20000;  // of one measurement
+constexpr const char* kOurs = "publish, inline, Publisher";
 
 struct Row {
   std::string name;
@@ -39,8 +42,6 @@ struct Row {
     return sorted[sorted.size() / 2];
   }
 };
-
-void escape(const Step& step) { asm volatile("" : : "g"(&step) : "memory"); }
 
 Task<> run_virtual(const std::vector<std::unique_ptr<VirtualHook>>& hooks, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) {
@@ -66,6 +67,11 @@ Task<> run_pointers(const std::vector<PointerHook>& hooks, std::int64_t n) {
     escape(step);
     for (const PointerHook& hook : hooks) hook.call(hook.self, step);
   }
+  co_return;
+}
+
+Task<> run_peer(PeerSignal& signal, std::int64_t n) {
+  signal.emit(n);
   co_return;
 }
 
@@ -98,6 +104,9 @@ std::vector<Row> make_rows(int hooks) {
   auto& virtuals = *new auto(virtual_hooks(hooks));
   auto& functions = *new auto(function_hooks(hooks));
   auto& pointers = *new auto(pointer_hooks(hooks));
+  auto& boost = *boost_signal(hooks).release();
+  auto& boost_unlocked = *boost_signal_unlocked(hooks).release();
+  auto& sigc = *sigc_signal(hooks).release();
   auto& inlined = *new BusUnderTest(hooks, 0);
   auto& one_awaited = *new BusUnderTest(hooks - 1, 1);
   auto& awaited = *new BusUnderTest(0, hooks);
@@ -109,7 +118,10 @@ std::vector<Row> make_rows(int hooks) {
   add("virtual loop (again)", [&](std::int64_t n) { return run_virtual(virtuals, n); });
   add("function pointers", [&](std::int64_t n) { return run_pointers(pointers, n); });
   add("std::function vector", [&](std::int64_t n) { return run_functions(functions, n); });
-  add("publish, inline, Publisher", [&](std::int64_t n) { return run_publisher(inlined.bus, n); });
+  add("Boost.Signals2", [&](std::int64_t n) { return run_peer(boost, n); });
+  add("Boost.Signals2, no mutex", [&](std::int64_t n) { return run_peer(boost_unlocked, n); });
+  add("libsigc++", [&](std::int64_t n) { return run_peer(sigc, n); });
+  add(kOurs, [&](std::int64_t n) { return run_publisher(inlined.bus, n); });
   add("publish, inline, EventBus", [&](std::int64_t n) { return run_bus(inlined.bus, n); });
   add("publish, one awaited", [&](std::int64_t n) { return run_publisher(one_awaited.bus, n); });
   add("publish, all awaited", [&](std::int64_t n) { return run_publisher(awaited.bus, n); });
@@ -146,22 +158,45 @@ void print(const std::vector<Row>& rows) {
   }
 }
 
-void write_json(const std::vector<Row>& rows, const char* path) {
-  std::ofstream out(path);
-  out << "[";
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    out << (i ? ",\n " : "\n ") << R"({"name": ")" << rows[i].name << R"(", "hooks": )"
-        << rows[i].hooks << R"(, "allocations": )" << rows[i].allocations << R"(, "ns": [)";
-    for (std::size_t j = 0; j < rows[i].ns.size(); ++j) out << (j ? ", " : "") << rows[i].ns[j];
-    out << "]}";
+// Millrace's way of publishing against every other way with as many hooks, pair by pair.
+bench::Results results_of(const std::vector<Row>& rows) {
+  bench::Results results;
+  const auto is_ours = [](const Row& row) { return row.name == kOurs; };
+  const auto against = [](const Row& row, const Row& base) {
+    std::vector<double> ratios;
+    for (std::size_t r = 0; r < row.ns.size(); ++r) ratios.push_back(row.ns[r] / base.ns[r]);
+    return spread(ratios);
+  };
+  for (auto row = rows.begin(); row != rows.end();) {
+    const auto last = std::find_if(row, rows.end(),
+                                   [hooks = row->hooks](const Row& r) { return r.hooks != hooks; });
+    const Row& ours = *std::find_if(row, last, is_ours);
+    for (auto base = row; base != last; ++base) {
+      if (is_ours(*base) || base->name.ends_with("(again)")) continue;
+      results.add({.item = "12",
+                   .what = "one publish",
+                   .contender = "Millrace, inline",
+                   .setting = std::to_string(row->hooks) + " hooks",
+                   .value = against(ours, *base),
+                   .base = base->name,
+                   .noise = against(row[1], row[0])});
+    }
+    row = last;
   }
-  out << "\n]\n";
+  for (const Row& row : rows) {
+    std::ostringstream text;
+    text << R"({"name": ")" << row.name << R"(", "hooks": )" << row.hooks << R"(, "allocations": )"
+         << row.allocations << R"(, "ns": [)";
+    for (std::size_t j = 0; j < row.ns.size(); ++j) text << (j > 0 ? ", " : "") << row.ns[j];
+    results.sample(text.str() + "]}");
+  }
+  return results;
 }
 
 }  // namespace
 
 int main_of_bus_bench(int argc, char** argv) {
-  const int repetitions = argc > 2 ? std::max(33, std::atoi(argv[2])) : 99;
+  const int repetitions = argc > 2 ? std::max(33, std::atoi(argv[2])) : quick() ? 9 : 99;
   std::vector<Row> rows;
   for (int hooks : {1, 4, 16}) {
     for (Row& row : make_rows(hooks)) rows.push_back(std::move(row));
@@ -169,7 +204,7 @@ int main_of_bus_bench(int argc, char** argv) {
   std::printf("g++ %s, %d repetitions of %d publishes\n", __VERSION__, repetitions, kPublishes);
   test::run_task(measure_all(rows, repetitions));
   print(rows);
-  if (argc > 1) write_json(rows, argv[1]);
+  results_of(rows).write(argc > 1 ? argv[1] : nullptr);
   return 0;
 }
 

@@ -11,13 +11,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <functional>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "millrace/hooks/default_hooks.h"
 #include "millrace/runtime/engine/run.h"
+#include "tests/bench/results.h"
 #include "tests/support/alloc_counter.h"
 #include "tests/support/temp_dir.h"
 
@@ -58,7 +59,8 @@ class NoStep final : public Strategy {
     return {{&scalar_, 1}, true};
   }
   void optimizer_step() override {}
-  TensorView predict(const Batch&) override { return {}; }
+  void predict(const Batch&) override {}
+  TensorView scores() override { return {}; }
   std::span<double> learning_rates() override { return {&rate_, 1}; }
   CapturedState capture(bool) override {
     CapturedState state;
@@ -136,18 +138,34 @@ struct Row {
   double allocations = 0;
 };
 
-void write_json(const std::vector<Row>& rows, const char* path) {
-  std::ofstream out(path);
-  out << "[";
-  const char* separator = "\n";
-  for (const Row& row : rows) {
-    out << separator << R"({"name": ")" << row.name << R"(", "allocations": )" << row.allocations
-        << R"(, "ns": [)";
-    for (std::size_t i = 0; i < row.ns.size(); ++i) out << (i > 0 ? ", " : "") << row.ns[i];
-    out << "]}";
-    separator = ",\n";
+bench::Results results_of(const std::vector<Row>& rows) {
+  bench::Results results;
+  const auto added = [&](std::size_t row) {
+    std::vector<double> ns;
+    for (std::size_t r = 0; r < rows[row].ns.size(); ++r) {
+      ns.push_back(rows[row].ns[r] - rows[0].ns[r]);
+    }
+    return bench::spread(ns);
+  };
+  const bench::Spread noise = added(1);
+  for (std::size_t row = 2; row < rows.size(); ++row) {
+    results.add({.item = "12",
+                 .what = "time added to an iteration",
+                 .contender = "Millrace, " + rows[row].name,
+                 .setting = "a step that does nothing",
+                 .value = added(row),
+                 .base = "a bare loop over the loader",
+                 .noise = noise,
+                 .unit = "ns"});
   }
-  out << "\n]\n";
+  for (const Row& row : rows) {
+    std::ostringstream text;
+    text << R"({"name": ")" << row.name << R"(", "allocations": )" << row.allocations
+         << R"(, "ns": [)";
+    for (std::size_t i = 0; i < row.ns.size(); ++i) text << (i > 0 ? ", " : "") << row.ns[i];
+    results.sample(text.str() + "]}");
+  }
+  return results;
 }
 
 }  // namespace
@@ -155,13 +173,13 @@ void write_json(const std::vector<Row>& rows, const char* path) {
 
 int main(int argc, char** argv) {
   using namespace millrace;
-  const int repetitions = argc > 2 ? std::atoi(argv[2]) : 33;
+  const int repetitions = argc > 2 ? std::atoi(argv[2]) : bench::quick() ? 5 : 33;
   const auto data = numbers();
   std::vector<Row> rows = {
       {"bare loop", [&] { return run_bare(data); }, {}, 0},
+      {"bare loop (again)", [&] { return run_bare(data); }, {}, 0},
       {"engine, no hooks", [&] { return run_engine(data, HookList()); }, {}, 0},
       {"default hooks", [&] { return run_engine(data, default_hooks()); }, {}, 0},
-      {"default hooks (again)", [&] { return run_engine(data, default_hooks()); }, {}, 0},
       {"checkpoints by iteration", [&] { return run_engine(data, saving_by_iteration()); }, {}, 0},
       {"without LoggerHook", [&] { return run_engine(data, without("LoggerHook")); }, {}, 0},
       {"without IterTimerHook", [&] { return run_engine(data, without("IterTimerHook")); }, {}, 0},
@@ -174,6 +192,7 @@ int main(int argc, char** argv) {
       row.allocations = reading.allocations;
     }
   }
+  results_of(rows).write(argc > 1 ? argv[1] : nullptr);
   std::printf("%-24s %10s %10s %10s %12s\n", "per train iteration", "min ns", "median ns", "x bare",
               "allocations");
   const double base = *std::min_element(rows[0].ns.begin(), rows[0].ns.end());
@@ -182,5 +201,4 @@ int main(int argc, char** argv) {
     std::printf("%-24s %10.1f %10.1f %10.2f %12.2f\n", row.name.c_str(), row.ns.front(),
                 row.ns[row.ns.size() / 2], row.ns.front() / base, row.allocations);
   }
-  if (argc > 1) write_json(rows, argv[1]);
 }

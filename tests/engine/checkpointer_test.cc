@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <future>
+#include <map>
 #include <thread>
 
 #include "millrace/events/checkpoint_events.h"
@@ -16,11 +17,12 @@
 #include "millrace/io/local_storage.h"
 #include "millrace/runtime/engine/checkpoint_content.h"
 #include "millrace/runtime/engine/checkpoint_file.h"
-#include "millrace/runtime/engine/state_gate.h"
+#include "millrace/runtime/staging/state_gate.h"
 #include "tests/support/controlled_storage.h"
 #include "tests/support/fake_run.h"
 #include "tests/support/fault_file_ops.h"
 #include "tests/support/hold.h"
+#include "tests/support/images.h"
 #include "tests/support/temp_dir.h"
 
 namespace millrace {
@@ -113,12 +115,12 @@ TEST_P(OverlapTest, TrainingGoesOnWhileTheStorageBlocks) {
   run.parts.hooks.add(test::on_event<AfterTrain>([this](const AfterTrain& e, RunContext&) {
     EXPECT_EQ(e.at.iter, 99);
     commit.wait_until_entered();
-    EXPECT_TRUE(files->list().empty());
+    EXPECT_TRUE(test::names_of(*files).empty());
     commit.release();
   }));
   run.train();
-  ASSERT_EQ(files->list().size(), 1u);
-  EXPECT_EQ(files->list()[0].name, "iter_50.pth");
+  ASSERT_EQ(test::names_of(*files).size(), 1u);
+  EXPECT_EQ(test::names_of(*files)[0], "iter_50.pth");
   expect_files_as_captured(*files);
   EXPECT_NE(captured[0].second, run.strategy->state());
 }
@@ -332,6 +334,94 @@ TEST_F(CheckpointerTest, AFailedCommitKeepsLiveMemoryUntilItIsCopied) {
   EXPECT_THROW(run.train(), CheckpointError);
   captured.erase(captured.begin());
   expect_files_as_captured(*files);
+}
+
+// A state larger than the budget streams through a small arena while the step waits; the files are
+// those of their captures all the same.
+TEST(CheckpointerBudget, ALargeStateStreamsAndSaysSo) {
+  test::TempDir dir;
+  test::FakeRun run(dir.path() / "run", {.floats = 2'000'000});
+  run.options.max_iters = 3;
+  run.options.checkpoint_memory_budget = std::uint64_t{24} << 20;
+  CheckpointHookOptions options;
+  options.interval = 1;
+  options.by_epoch = false;
+  options.mode = StageMode::kLazy;
+  run.parts.hooks.add(std::make_unique<CheckpointHook>(options));
+  std::map<std::string, State> captured;
+  run.parts.hooks.add(
+      test::on_event<CheckpointCaptured>([&](const CheckpointCaptured& e, RunContext&) {
+        captured[e.row.name] = run.strategy->state();
+      }));
+  run.train();
+  ASSERT_EQ(captured.size(), 3u);
+  const LocalStorage files(dir.path() / "run");
+  for (const auto& [name, state] : captured) {
+    EXPECT_TRUE(test::state_in(files, name) == state) << name;
+  }
+  EXPECT_THAT(run.log->with("it streams to the disk"), ::testing::SizeIs(1));
+}
+
+// Nothing yields between a save at the end of an epoch and the next step's gate, which waits for
+// the writer: it must be there by then. So must that of a save that is replaced or asked for.
+TEST(CheckpointerBudget, SavesAtTheEndOfAnEpochAndOnDemandStreamToo) {
+  for (const OnBusy on_busy : {OnBusy::kWait, OnBusy::kReplace}) {
+    test::TempDir dir;
+    test::FakeRun run(dir.path() / "run", {.floats = 2'000'000});
+    run.options.max_epochs = 3;
+    run.options.checkpoint_memory_budget = std::uint64_t{on_busy == OnBusy::kReplace ? 48U : 24U}
+                                           << 20;
+    CheckpointHookOptions options;
+    options.interval = 1;
+    options.on_busy = on_busy;
+    options.mode = StageMode::kLazy;
+    run.parts.hooks.add(std::make_unique<CheckpointHook>(options));
+    run.parts.hooks.add(test::on_event<AfterTrainIter>(
+        [&](const AfterTrainIter& e, RunContext&) {
+          if (e.at.iter == 5) run.runner().checkpoint_now();
+        },
+        "Request"));
+    int discarded = 0;
+    std::map<std::string, State> captured;
+    run.parts.hooks.add(test::on_event<CheckpointDiscarded>(
+        [&](const CheckpointDiscarded&, RunContext&) { ++discarded; }, "Discarded"));
+    run.parts.hooks.add(
+        test::on_event<CheckpointCaptured>([&](const CheckpointCaptured& e, RunContext&) {
+          captured[e.row.name] = run.strategy->state();
+        }));
+    run.train();
+    EXPECT_EQ(discarded, 0);
+    ASSERT_EQ(captured.size(), 4u);
+    const LocalStorage files(dir.path() / "run");
+    for (const auto& [name, state] : captured) {
+      EXPECT_TRUE(test::state_in(files, name) == state) << name;
+    }
+  }
+}
+
+TEST(CheckpointerLocks, TwoRunsDoNotShareAStorage) {
+  test::TempDir dir;
+  const auto shared = dir.path() / "checkpoints";
+  test::FakeRun first(dir.path() / "first"), second(dir.path() / "second");
+  for (test::FakeRun* run : {&first, &second}) {
+    run->options.max_epochs = 1;
+    CheckpointHookOptions options;
+    options.out_storage = std::make_shared<LocalStorage>(shared);
+    run->parts.hooks.add(std::make_unique<CheckpointHook>(options));
+  }
+  std::string refusal;
+  first.parts.hooks.add(test::on_event<BeforeTrain>([&](const BeforeTrain&, RunContext&) {
+    std::thread([&] {
+      try {
+        second.train();
+      } catch (const StorageError& error) {
+        refusal = error.what();
+      }
+    }).join();
+  }));
+  first.train();
+  EXPECT_THAT(refusal, ::testing::AllOf(::testing::HasSubstr(shared.string()),
+                                        ::testing::HasSubstr("another run")));
 }
 
 }  // namespace

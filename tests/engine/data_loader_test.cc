@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <array>
+
 #include "millrace/runtime/async/error.h"
 
 namespace millrace {
@@ -56,6 +58,35 @@ TEST(DataLoader, GathersFieldsWithAShorterLastBatch) {
   EXPECT_THAT(batch->fields()[1].view().as<float>(), ElementsAre(40, 41));
   EXPECT_EQ(loading->next(), nullptr);
   EXPECT_EQ(loading->next(), nullptr);
+}
+
+TEST(DataLoader, GathersIntoTheMemoryItIsGivenWhileThatIsFree) {
+  struct Memory final : BatchMemory {
+    std::span<std::byte* const> room(std::span<const std::size_t> field_bytes) override {
+      asked.assign(field_bytes.begin(), field_bytes.end());
+      if (!free) return {};
+      return fields;
+    }
+    std::byte first[64], second[64];
+    std::array<std::byte*, 2> fields{first, second};
+    std::vector<std::size_t> asked;
+    bool free = true;
+  } memory;
+  const auto loading = loader(numbers(5), {.batch_size = 2});
+  const Batch* batch = loading->next(&memory);
+  EXPECT_THAT(memory.asked, ElementsAre(2 * sizeof(std::int64_t), 4 * sizeof(float)));
+  EXPECT_EQ(batch->fields()[0].bytes.data(), memory.first);
+  EXPECT_EQ(batch->fields()[1].bytes.data(), memory.second);
+  EXPECT_THAT(ids(*batch), ElementsAre(0, 1));
+  EXPECT_THAT(batch->fields()[1].view().as<float>(), ElementsAre(0, 1, 10, 11));
+  memory.free = false;
+  batch = loading->next(&memory);
+  EXPECT_NE(batch->fields()[0].bytes.data(), memory.first);
+  EXPECT_THAT(ids(*batch), ElementsAre(2, 3));
+  memory.free = true;
+  batch = loading->next(&memory);
+  EXPECT_EQ(batch->fields()[0].bytes.size(), sizeof(std::int64_t)) << "the last one is shorter";
+  EXPECT_THAT(ids(*batch), ElementsAre(4));
 }
 
 TEST(DataLoader, DropLastLeavesOutTheShortBatch) {

@@ -51,6 +51,18 @@ TEST(HookList, FindAndRemoveByName) {
   hooks.add(std::make_unique<Named>("a"));
 }
 
+TEST(HookList, OptionsOverrideTheHooksOwn) {
+  HookList hooks;
+  hooks.add(std::make_unique<Named>("a"), {.isolation = Isolation::disable_after(2)});
+  hooks.add(std::make_unique<Named>("b"), {.priority = Priority::kHighest});
+  EXPECT_THAT(names(hooks), ::testing::ElementsAre("b", "a"));
+  ASSERT_EQ(hooks.errors().size(), 1u);
+  EXPECT_EQ(hooks.errors()[0].hook, "a");
+  EXPECT_THROW(hooks.add(std::make_unique<Named>("c"), {.isolation = Isolation::disable_after(-2)}),
+               ConfigError);
+  EXPECT_EQ(hooks.find("c"), nullptr);
+}
+
 TEST(HookList, RefusesATakenNameAndLateHooks) {
   HookList hooks;
   hooks.add(std::make_unique<Named>("a"));

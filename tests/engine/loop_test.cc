@@ -130,7 +130,8 @@ class Accumulating final : public Strategy {
   void prepare(std::uint64_t, StateGate&) override {}
   StepOutput forward_backward(const Batch&) override { return {{}, ++calls_ % 2 == 0}; }
   void optimizer_step() override { ++steps; }
-  TensorView predict(const Batch&) override { return {}; }
+  void predict(const Batch&) override {}
+  TensorView scores() override { return {}; }
   std::span<double> learning_rates() override { return {}; }
   CapturedState capture(bool) override { return {}; }
   std::string save_rng() const override { return {}; }

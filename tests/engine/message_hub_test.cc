@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "millrace/runtime/engine/record_stream.h"
+#include "millrace/io/record_stream.h"
 #include "tests/io/support/allocation_meter.h"
 
 namespace millrace {
@@ -23,6 +23,13 @@ TEST(MessageHub, ScalarsKeepTheirOrderAndTheirAddress) {
   EXPECT_EQ(hub.scalars().size(), 101u);
   EXPECT_EQ(hub.scalars()[0].name, "train/loss");
   EXPECT_EQ(hub.scalars()[100].name, "x99");
+}
+
+TEST(MessageHub, KeepsTheNewestEntriesOfAScalar) {
+  MessageHub hub(3);
+  for (int i = 0; i < 100; ++i) hub.scalar("train/loss").update(i);
+  EXPECT_EQ(hub.find_scalar("train/loss")->size(), 3u);
+  EXPECT_EQ(hub.find_scalar("train/loss")->mean(), 98);
 }
 
 TEST(MessageHub, InfoIsNoneUntilWritten) {
@@ -119,6 +126,31 @@ TEST(MessageHub, HostileLengthsAreAFaultAndNotAnAllocation) {
       EXPECT_LT(meter.peak(), 100'000u) << at << " " << length;
     }
   }
+}
+
+TEST(MessageHub, AFaultChangesNothing) {
+  RecordWriter out;
+  out(std::uint64_t{2}, std::string("loss"), std::vector<double>{7}, std::vector<double>{1},
+      std::string("acc"), std::vector<double>{1, 2}, std::vector<double>{1});
+  MessageHub hub;
+  hub.scalar("loss").update(3);
+  EXPECT_FALSE(hub.load_history(std::move(out).take()).ok());
+  EXPECT_EQ(hub.find_scalar("loss")->current(), 3);
+  EXPECT_EQ(hub.find_scalar("acc"), nullptr);
+}
+
+TEST(MessageHub, TheNumberOfScalarsMayNotExceedWhatTheBytesCouldHold) {
+  RecordWriter out;
+  out(std::uint64_t{2}, std::string(), std::vector<double>{}, std::vector<double>{});
+  MessageHub hub;
+  const auto loaded = hub.load_history(std::move(out).take());
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_THAT(loaded.fault().what, ::testing::HasSubstr("a length of 2 exceeds the 24 bytes left"));
+}
+
+TEST(MessageHub, BytesBehindTheLastScalarAreAFault) {
+  MessageHub hub;
+  EXPECT_FALSE(hub.load_history(one_scalar() + "x").ok());
 }
 
 TEST(MessageHub, AsManyCountsAsValues) {

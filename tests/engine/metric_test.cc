@@ -9,12 +9,12 @@ namespace {
 
 // A batch with these labels, and scores [labels, scores/labels].
 struct Scored {
-  Scored(std::vector<std::int64_t> labels, std::vector<float> values) : scores(std::move(values)) {
+  Scored(std::vector<std::int64_t> given, std::vector<float> values)
+      : labels(std::move(given)), scores(std::move(values)) {
     const auto samples = static_cast<std::int64_t>(labels.size());
-    const auto bytes = std::as_bytes(std::span(labels));
     batch.fields().resize(2);
     batch.fields()[0].sizes = {samples};
-    batch.fields()[1] = {DType::kInt64, {samples}, {bytes.begin(), bytes.end()}};
+    batch.fields()[1] = {DType::kInt64, {samples}, std::as_writable_bytes(std::span(labels))};
     batch.resize(samples);
     sizes = {samples,
              static_cast<std::int64_t>(scores.size()) / std::max<std::int64_t>(samples, 1)};
@@ -22,6 +22,7 @@ struct Scored {
   TensorView view() const { return {DType::kFloat32, sizes, std::as_bytes(std::span(scores))}; }
 
   Batch batch;
+  std::vector<std::int64_t> labels;
   std::vector<float> scores;
   std::vector<std::int64_t> sizes;
 };

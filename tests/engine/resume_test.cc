@@ -13,9 +13,10 @@
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/engine/checkpoint_content.h"
 #include "millrace/runtime/engine/message_hub.h"
-#include "millrace/runtime/engine/pth_image.h"
-#include "millrace/runtime/engine/staging.h"
+#include "millrace/runtime/staging/pth_image.h"
+#include "millrace/runtime/staging/staging.h"
 #include "tests/support/fake_run.h"
+#include "tests/support/fault_file_ops.h"
 #include "tests/support/stage_log.h"
 #include "tests/support/temp_dir.h"
 
@@ -177,6 +178,26 @@ TEST_F(ResumeTest, AutomaticTakesTheNewest) {
               ElementsAre(HasSubstr("epoch_3.pth, epoch: 3, iter: 12")));
   EXPECT_EQ(identity("epoch_4.pth").parent_id, identity("epoch_3.pth").save_id);
   EXPECT_EQ(identity("epoch_4.pth").generation, 4u);
+}
+
+// Verified while it is loaded, not before.
+TEST_F(ResumeTest, AutomaticReadsTheNewestOnce) {
+  train_three();
+  const auto run = resuming(Resume::automatic(), 4);
+  const auto files = std::make_shared<test::FaultFileOps>();
+  run->parts.file_ops = files;
+  run->train();
+  EXPECT_EQ(start(), "e3 i12 b0");
+  // In the first half of the file: who it is, is read from its end.
+  const std::uint64_t half = std::filesystem::file_size(work_dir / "epoch_3.pth") / 2;
+  std::uint64_t read = 0;
+  for (const test::FileCall& call : files->calls()) {
+    if (call.op != test::FileOp::kPread || !call.path.ends_with("/epoch_3.pth")) continue;
+    const std::uint64_t end = call.offset + static_cast<std::uint64_t>(call.result);
+    if (call.offset < half) read += std::min(end, half) - call.offset;
+  }
+  EXPECT_GE(read, half) << "this counts";
+  EXPECT_LE(read, half + half / 4);
 }
 
 TEST_F(ResumeTest, AutomaticStartsFromScratchInAnEmptyFolder) {

@@ -15,6 +15,7 @@
 #include "millrace/runtime/async/error.h"
 #include "tests/support/controlled_storage.h"
 #include "tests/support/fake_run.h"
+#include "tests/support/images.h"
 #include "tests/support/run_task.h"
 #include "tests/support/stage_log.h"
 #include "tests/support/temp_dir.h"
@@ -69,6 +70,17 @@ using ConfigTest = RunnerTest;
 TEST_F(ConfigTest, TheWorkDirIsRequired) {
   run.options.work_dir.clear();
   EXPECT_EQ(error_of_runner(), "work_dir: is required");
+}
+TEST_F(ConfigTest, TheScalarHistoryHasRoomForTheLogsWindow) {
+  run.options.scalar_history = 9;
+  EXPECT_EQ(error_of_runner(),
+            "scalar_history: must be at least 1, and log_processor.window_size, 10");
+}
+TEST_F(ConfigTest, TheHubKeepsAsManyEntriesAsItIsTold) {
+  run.options.scalar_history = 10;
+  EXPECT_EQ(error_of_runner(), "no error");
+  for (int i = 0; i < 100; ++i) run.runner().hub().scalar("x").update(i);
+  EXPECT_EQ(run.runner().hub().scalar("x").size(), 10u);
 }
 TEST_F(ConfigTest, TheStrategyIsRequired) {
   run.parts.strategy.reset();
@@ -138,7 +150,7 @@ TEST_F(RunnerTest, AnExceptionInAHookNamesEventAndHookAndStillCleansUp) {
   EXPECT_EQ(events.back(), "after_run e1 i5");
   EXPECT_THAT(events, Contains("checkpoint_committed epoch_1.pth")) << "I/O is drained";
   EXPECT_THAT(events, Not(Contains(::testing::StartsWith("after_train e"))));
-  EXPECT_EQ(files->list().size(), 1u);
+  EXPECT_EQ(test::names_of(*files).size(), 1u);
 }
 
 TEST_F(RunnerTest, AnExceptionInTheStrategyStillCleansUp) {
@@ -198,8 +210,8 @@ TEST_F(RunnerTest, AnExceptionWhileDrainingLeavesNothingInFlight) {
   EXPECT_EQ(error_of_train(), "checkpoint_committed in Teller: cannot tell anyone");
   EXPECT_EQ(events.back(), "after_run e2 i8");
   EXPECT_THAT(events, Contains("checkpoint_removed epoch_1.pth"));
-  ASSERT_EQ(files->list().size(), 1u);
-  EXPECT_EQ(files->list()[0].name, "epoch_2.pth");
+  ASSERT_EQ(test::names_of(*files).size(), 1u);
+  EXPECT_EQ(test::names_of(*files)[0], "epoch_2.pth");
 }
 
 TEST_F(RunnerTest, AFailedSaveIsThrownAtTheEndAndNotBefore) {
@@ -365,7 +377,7 @@ TEST_F(RunnerTest, AHostAwaitsItOnItsOwnContext) {
   test::run_task(context, host_task(&run.runner(), &log));
   EXPECT_EQ(log, "<>");
   EXPECT_EQ(events.back(), "after_run e2 i8");
-  EXPECT_EQ(files->list().size(), 2u);
+  EXPECT_EQ(test::names_of(*files).size(), 2u);
 }
 
 TEST_F(RunnerTest, TheHostsCancellationDoesNotReachIt) {

@@ -97,6 +97,14 @@ TEST_F(Allocation, NoneForBackgroundWithTrivialCopies) {
   EXPECT_EQ(a.dropped(), 92u);
 }
 
+TEST_F(Allocation, NoneForCoalescing) {
+  const auto a = background({.capacity = 2, .overflow = Overflow::kCoalesce}, [](Ping) {});
+  const AllocationCount count;
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(bus_.publish(Ping{i}).await_ready());
+  EXPECT_EQ(count.so_far(), 0u);
+  close();
+}
+
 TEST_F(Allocation, UnsubscribingDuringAPublishAllocatesOnlyToReclaim) {
   add_inline(4);
   Subscription victim = every(50, [](const Ping&) {});

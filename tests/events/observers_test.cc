@@ -5,6 +5,7 @@
 #include <memory>
 #include <thread>
 
+#include "millrace/events/subscriptions.h"
 #include "millrace/runtime/async/train_context.h"
 #include "tests/events/fixture.h"
 
@@ -100,6 +101,112 @@ TEST_F(Background, NeverDelaysThePublisherAndCountsWhatIsLost) {
   EXPECT_EQ(stats[2].hook, "Oldest");
   EXPECT_EQ(stats[2].delivered, 3u);
   EXPECT_EQ(stats[2].dropped, 7u);
+}
+
+struct Loaded {  // an event whose owned form merges
+  static constexpr std::string_view kName = "loaded";
+  struct Owned {
+    int bytes;
+    void merge(Owned&& newer) { bytes += newer.bytes; }
+  };
+  int bytes;
+
+  Owned own() const { return {bytes}; }
+};
+
+TEST_F(Background, CoalescedEventsAreCountedApart) {
+  Gate gate;
+  std::vector<int> latest, sums, both;
+  const auto hold = background<Pong>({}, [&](Pong::Owned) { gate.wait(); });
+  const BackgroundOptions two{.capacity = 2, .overflow = Overflow::kCoalesce};
+  const auto a = background(
+      two, [&](Ping e) { latest.push_back(e.value); }, "Latest");
+  const auto b = background<Loaded>(two, [&](Loaded::Owned e) { sums.push_back(e.bytes); });
+  const auto c = bus_.subscribe(background_subscriber<Ping>(
+      "Both", 50, two, [&](Ping e) { both.push_back(e.value); },
+      {.merge = [](Ping& waiting, Ping&& newer) { waiting.value += 100 * newer.value; }}));
+  const std::string text;
+  (void)bus_.publish(Pong{text});
+  gate.until_entered();
+  for (int i = 1; i <= 5; ++i) {
+    EXPECT_TRUE(bus_.publish(Ping{i}).await_ready());
+    EXPECT_TRUE(bus_.publish(Loaded{i}).await_ready());
+  }
+  gate.open();
+  close();
+  EXPECT_EQ(latest, (std::vector<int>{1, 5}));
+  EXPECT_EQ(sums, (std::vector<int>{1, 14}));
+  EXPECT_EQ(both, (std::vector<int>{1, 1202}));
+  for (const auto* subscription : {&a, &b, &c}) {
+    EXPECT_EQ(subscription->coalesced(), 3u);
+    EXPECT_EQ(subscription->dropped(), 0u);
+  }
+  const auto stats = bus_.observer_stats();
+  ASSERT_EQ(stats.size(), 4u);
+  EXPECT_EQ(stats[1].hook, "Latest");
+  EXPECT_EQ(stats[1].coalesced, 3u);
+  EXPECT_EQ(stats[1].delivered, 2u);
+}
+
+TEST_F(Background, EventsOfOneKindCoalesce) {
+  Gate gate;
+  std::vector<int> seen;
+  const auto hold = background<Pong>({}, [&](Pong::Owned) { gate.wait(); });
+  Subscriptions on(bus_, "Bars", 50);
+  on.background<Ping>(
+      {.capacity = 8, .overflow = Overflow::kCoalesce}, [&](Ping e) { seen.push_back(e.value); },
+      {.same = [](const Ping& x, const Ping& y) { return x.value % 10 == y.value % 10; }});
+  const std::string text;
+  (void)bus_.publish(Pong{text});
+  gate.until_entered();
+  for (const int value : {1, 2, 11, 3, 21, 12}) publish(value);
+  gate.open();
+  close();
+  EXPECT_EQ(seen, (std::vector<int>{21, 12, 3}));
+}
+
+// Merged again and again, an event keeps its turn: the others of the observer thread do not get in
+// front of it for ever.
+TEST_F(Background, AMergedEventKeepsItsTurn) {
+  Gate gate;
+  std::string order;
+  const auto hold = background<Pong>({}, [&](Pong::Owned) { gate.wait(); });
+  const auto a = background({.capacity = 1, .overflow = Overflow::kCoalesce},
+                            [&](Ping e) { order += "p" + std::to_string(e.value); });
+  const auto b = background<Loaded>({}, [&](Loaded::Owned) { order += "l"; });
+  const std::string text;
+  (void)bus_.publish(Pong{text});
+  gate.until_entered();
+  for (int i = 1; i <= 3; ++i) {
+    (void)bus_.publish(Ping{i});
+    (void)bus_.publish(Loaded{1});
+  }
+  gate.open();
+  close();
+  EXPECT_EQ(order, "p3lll");
+}
+
+TEST_F(Background, AMergeFunctionNeedsThePolicy) {
+  const auto merge = [](Ping&, Ping&&) {};
+  EXPECT_THROW((void)bus_.subscribe(
+                   background_subscriber<Ping>("Plot", 50, {}, [](Ping) {}, {.merge = merge})),
+               ConfigError);
+}
+
+// The train thread merges while the observer thread reads.
+TEST_F(Background, EveryCoalescedEventArrivesInSomething) {
+  constexpr int kCount = 20000;
+  int bytes = 0;
+  std::uint64_t calls = 0;
+  const auto a =
+      background<Loaded>({.capacity = 2, .overflow = Overflow::kCoalesce}, [&](Loaded::Owned e) {
+        bytes += e.bytes;
+        ++calls;
+      });
+  for (int i = 0; i < kCount; ++i) (void)bus_.publish(Loaded{1});
+  close();
+  EXPECT_EQ(bytes, kCount);
+  EXPECT_EQ(calls + a.coalesced(), static_cast<std::uint64_t>(kCount));
 }
 
 TEST_F(Background, ErrorsAreCountedAndTheFirstIsThrownByClose) {

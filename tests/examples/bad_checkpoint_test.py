@@ -142,6 +142,7 @@ class AutomaticResume(demo.DemoTest):
     def test_all_damaged_or_none(self):
         for name in demo.checkpoints(self.work):
             cut(self.work / name, 10)
+        (self.work / "last_checkpoint").write_text(str(self.newest))
         for work in (self.work, self.scratch / "new"):
             with self.subTest(work=work.name):
                 done = demo.train(work, "--resume", epochs=1)
@@ -149,6 +150,14 @@ class AutomaticResume(demo.DemoTest):
                 self.assertIn(f"Did not find a checkpoint to resume from in {work}: "
                               "starting from scratch", done.out)
                 self.assertIn("iter_13.pth", demo.checkpoints(work))
+
+    def test_all_damaged_in_a_copy(self):
+        """The copied last_checkpoint still names the file in the directory it was copied from."""
+        for name in demo.checkpoints(self.work):
+            cut(self.work / name, 10)
+        done = demo.train(self.work, "--resume", epochs=2)
+        self.assert_succeeded(done)
+        self.assert_resumed(done, demo.finished_run() / "iter_26.pth")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import gzip
 import os
 import shutil
+import signal
 import subprocess
 import unittest
 
@@ -43,8 +44,14 @@ class BadOption(Refusal):
     def test_unknown_value(self):
         self.refuse(USAGE, ["--mode", "'lzy'", "did you mean 'lazy'?", "blocking"], "--mode", "lzy")
         self.refuse(USAGE, ["--mode", "'x'", "auto, lazy, eager, blocking"], "--mode", "x")
-        self.refuse(CONFIG, ["--device", "'cpuu'", "did you mean 'cpu'?"], "--device", "cpuu")
-        self.refuse(CONFIG, ["--device", "no CUDA support", "--device cpu"], "--device", "cuda")
+        self.refuse(CONFIG, ["device", "'cpuu'", "did you mean 'cpu'?"], "--device", "cpuu")
+        self.refuse(CONFIG, ["device", "'cuda:x'", "cuda:<number>"], "--device", "cuda:x")
+
+    @unittest.skipIf(os.path.exists("/dev/nvidiactl"), "there is a GPU here")
+    def test_no_gpu(self):
+        for device in ("cuda", "cuda:1"):
+            done = self.refuse(CONFIG, ["device", "the device cpu"], "--device", device)
+            self.assertRegex(done.err, "no CUDA support|no NVIDIA driver|driver serves|no GPU is")
 
     def test_numbers(self):
         for option, value in [("--save-interval", "0"), ("--save-interval", "-5"),
@@ -149,6 +156,19 @@ class BadWorkDir(Refusal):
             rights = "-dac_override,-dac_read_search"
             command = ["setpriv", "--bounding-set", rights, "--inh-caps", rights, *command]
         self.refuse(OTHER, [str(work), "Permission denied", "work_dir"], command=command)
+
+    def test_a_work_dir_that_another_process_writes_to(self):
+        work = self.scratch / "work"
+        first = self.start(work, epochs=100000)
+        first.wait_for(r"Saving checkpoint|is durable|Epoch\(train\)")
+        done = demo.finish(demo.arguments(work))
+        self.assertIn(done.code, OTHER, done)
+        for part in (str(work), "another run"):
+            self.assertIn(part, done.err, done)
+        self.assertLessEqual(len(done.err.splitlines()), 3, done)
+        first.send(signal.SIGINT)
+        self.assert_succeeded(first.finish())
+        self.assert_succeeded(demo.train(work, "--resume", epochs=1))
 
     def test_read_only_file_system(self):
         work = self.scratch / "read-only"

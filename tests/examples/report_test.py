@@ -45,7 +45,7 @@ class Report(demo.DemoTest):
         lines = self.done.out.splitlines()[-3:]
         metric = re.findall(r"Epoch\(val\) +\[2\].* accuracy: (\S+)", self.done.out)
         self.assertEqual(lines[0], f"Hold-out accuracy: {metric[0]}, after epoch 2")
-        self.assertIn(f"Time line: {self.work}/trace.json", lines[1])
+        self.assertIn(f"Time line: {self.work}/timeline.html", lines[1])
         self.assertTrue(lines[2].startswith("To resume: "))
 
     def test_resume_command_works_when_copied(self):

@@ -2,10 +2,8 @@
 there. A second signal ends the program at once and leaves nothing that resume would take."""
 
 import json
-import random
 import re
 import signal
-import time
 import unittest
 
 import demo
@@ -83,7 +81,7 @@ class Signals(demo.DemoTest):
         # One iteration an epoch, four batches of validation. Whether the signal met validation is
         # seen afterwards: it left a span in the trace, but no metrics in the log.
         met = False
-        for attempt in range(10):
+        for attempt in range(50):
             number = (signal.SIGINT, signal.SIGTERM)[attempt % 2]
             work = self.scratch / str(attempt)
             running = self.start(work, "--batch-size", 4000, data=demo.FULL_DATA, epochs=FOREVER)
@@ -102,26 +100,6 @@ class Signals(demo.DemoTest):
         self.assert_succeeded(again)
         self.assert_resumed(again, work / f"iter_{at}.pth", 1)
         self.assertIn("Hold-out accuracy: ", again.out)
-
-    def test_during_a_save(self):
-        # Each run resumes from where the signal stopped the one before.
-        seed = random.SystemRandom().randrange(2**32)
-        random_delay = random.Random(seed)
-        work = self.scratch / "work"
-        at = 0
-        for attempt in range(8):
-            number = (signal.SIGINT, signal.SIGTERM)[attempt % 2]
-            with self.subTest(seed=seed, attempt=attempt):
-                running = self.start(work, "--resume", "--save-interval", 2, width=256,
-                                     epochs=FOREVER)
-                if at > 0:
-                    running.wait_for(rf"Resumed from {work}/iter_{at}\.pth, .* iter: {at}$")
-                running.wait_for("Saving checkpoint at")
-                time.sleep(random_delay.uniform(0, 0.02))  # where in the save: any place will do
-                running.send(number)
-                stopped = self.assert_stopped(running.finish(), number, work)
-                self.assertGreater(stopped, at)
-                at = stopped
 
     def test_second_signal_ends_at_once(self):
         # Both signals are there when the stopped program goes on: whichever it reads second ends

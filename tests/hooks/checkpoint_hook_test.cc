@@ -1,3 +1,5 @@
+// Runs with a CheckpointHook beyond what the tables of its semantics show (index:
+// checkpoint_semantics_test.cc): the order of events, failures, stops, branches, pins, the budget.
 #include "millrace/hooks/checkpoint_hook.h"
 
 #include <gmock/gmock.h>
@@ -5,13 +7,16 @@
 #include <algorithm>
 #include <cerrno>
 #include <set>
+#include <thread>
 
 #include "millrace/io/local_storage.h"
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/engine/checkpoint_file.h"
 #include "millrace/runtime/engine/message_hub.h"
 #include "tests/support/controlled_storage.h"
+#include "tests/support/fake_clock.h"
 #include "tests/support/fake_run.h"
+#include "tests/support/hold.h"
 #include "tests/support/images.h"
 #include "tests/support/stage_log.h"
 #include "tests/support/temp_dir.h"
@@ -24,60 +29,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using ::testing::UnorderedElementsAre;
-
-// ---- arithmetic and names
-
-std::vector<std::int64_t> due_steps(std::int64_t interval, std::int64_t save_begin) {
-  const CheckpointHook hook({.interval = interval, .save_begin = save_begin});
-  std::vector<std::int64_t> steps;
-  for (std::int64_t step = 1; step <= 11; ++step) {
-    if (hook.due(step)) steps.push_back(step);
-  }
-  return steps;
-}
-
-// The reference's arithmetic and the examples its tests pin.
-TEST(CheckpointHook, DueSteps) {
-  EXPECT_THAT(due_steps(2, 0), ElementsAre(2, 4, 6, 8, 10));
-  EXPECT_THAT(due_steps(2, 1), ElementsAre(1, 3, 5, 7, 9, 11));
-  EXPECT_THAT(due_steps(2, 5), ElementsAre(5, 7, 9, 11));
-  EXPECT_THAT(due_steps(3, 4), ElementsAre(4, 7, 10));
-  EXPECT_THAT(due_steps(1, 10), ElementsAre(10, 11));
-  EXPECT_THAT(due_steps(20, 0), IsEmpty());
-  EXPECT_THAT(due_steps(20, 6), ElementsAre(6));
-  EXPECT_THAT(due_steps(-1, 0), IsEmpty());
-  EXPECT_THAT(due_steps(0, 3), IsEmpty());
-}
-
-TEST(CheckpointHook, Names) {
-  EXPECT_EQ(CheckpointHook({}).filename(3), "epoch_3.pth");
-  EXPECT_EQ(CheckpointHook({.by_epoch = false}).filename(1000), "iter_1000.pth");
-  EXPECT_EQ(CheckpointHook({.filename_tmpl = "a{}b.pth"}).filename(7), "a7b.pth");
-}
-
-std::string config_error(CheckpointHookOptions options) {
-  try {
-    const CheckpointHook hook(std::move(options));
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-TEST(CheckpointHook, RefusesOptionsThatCannotWork) {
-  EXPECT_EQ(config_error({.save_begin = -3}),
-            "CheckpointHook.save_begin: should not be less than 0, but got -3");
-  for (const char* text : {"epoch.pth", "{}_{}.pth"}) {
-    EXPECT_THAT(config_error({.filename_tmpl = text}), HasSubstr("needs exactly one {}")) << text;
-  }
-  for (const char* text : {"epoch_{}", "a/{}.pth", "{}.pt"}) {
-    EXPECT_THAT(config_error({.filename_tmpl = text}), HasSubstr("a file name ending in .pth"))
-        << text;
-  }
-  EXPECT_EQ(config_error({.interval = 0}), "no error");
-}
-
-// ---- runs
 
 struct CheckpointHookTest : ::testing::Test {
   CheckpointHookTest() : run(dir.path() / "run") {
@@ -203,9 +154,12 @@ TEST_F(CheckpointHookTest, AFailedSaveTakesNoSlotInALaterTrainEither) {
   run.train();
   EXPECT_THAT(test::names_of(*files), ElementsAre("epoch_3.pth", "epoch_4.pth"));
   EXPECT_THAT(of("checkpoint_removed"), UnorderedElementsAre("iter_10.pth", "epoch_1.pth"));
-  EXPECT_LT(std::find(events.begin(), events.end(), "checkpoint_committed epoch_4.pth"),
-            std::find(events.begin(), events.end(), "checkpoint_removed epoch_1.pth"))
-      << "epoch_1.pth stays until two newer ones are there";
+  const auto place = [this](const std::string& event) {
+    return std::find(events.begin(), events.end(), event);
+  };
+  // Each goes when two newer ones are there; the file of the stop is one of them.
+  EXPECT_LT(place("checkpoint_committed epoch_3.pth"), place("checkpoint_removed epoch_1.pth"));
+  EXPECT_LT(place("checkpoint_committed epoch_4.pth"), place("checkpoint_removed iter_10.pth"));
 }
 
 TEST_F(CheckpointHookTest, SaveLastSavesTheEndOnce) {
@@ -215,38 +169,6 @@ TEST_F(CheckpointHookTest, SaveLastSavesTheEndOnce) {
   EXPECT_THAT(of("checkpoint_captured"), ElementsAre("epoch_2.pth", "epoch_4.pth", "epoch_5.pth"));
   EXPECT_EQ(read("epoch_5.pth").record()->identity.reason, "last");
   EXPECT_EQ(read("epoch_4.pth").record()->identity.reason, "interval");
-}
-
-TEST_F(CheckpointHookTest, ByEpochInAnIterationRunIsOneFileAtTheEnd) {
-  run.options.max_epochs = 0;
-  run.options.max_iters = 10;
-  save({.interval = 1});
-  run.train();
-  EXPECT_THAT(names(), ElementsAre("epoch_1.pth"));
-  EXPECT_EQ(read("epoch_1.pth").root().find("meta")->find("iter")->as_int(), 10);
-}
-
-TEST_F(CheckpointHookTest, OutDirGetsTheWorkDirsName) {
-  save({.interval = 2, .out_dir = dir.path() / "out"});
-  run.train();
-  run.train();
-  EXPECT_THAT(names(dir.path() / "out" / "run"), ElementsAre("epoch_2.pth", "epoch_4.pth"));
-  EXPECT_THAT(names(), IsEmpty());
-  EXPECT_EQ(test::read_text(LocalStorage(dir.path() / "run"), "last_checkpoint"),
-            (dir.path() / "out/run/epoch_4.pth").string());
-}
-
-TEST_F(CheckpointHookTest, OutDirThatIsTheWorkDirIsTheWorkDir) {
-  save({.interval = 4, .out_dir = dir.path() / "run" / "." / ""});
-  run.train();
-  EXPECT_THAT(names(), ElementsAre("epoch_4.pth"));
-}
-
-TEST_F(CheckpointHookTest, AWorkDirWithALastSlashHasANameToo) {
-  run.options.work_dir = dir.path() / "run" / "";
-  save({.interval = 4, .out_dir = dir.path() / "out"});
-  run.train();
-  EXPECT_THAT(names(dir.path() / "out" / "run"), ElementsAre("epoch_4.pth"));
 }
 
 // ---- stops
@@ -296,11 +218,11 @@ TEST_F(CheckpointHookTest, AStopBeforeTheFirstIterationSavesNothing) {
   EXPECT_THAT(names(), IsEmpty());
 }
 
-TEST_F(CheckpointHookTest, AStopFileIsNoPartOfTheRotationAndGoesWithTheNextRegularOne) {
+TEST_F(CheckpointHookTest, AFileInsideAnEpochTakesASlotOfTheRotation) {
   save({.interval = 1, .max_keep_ckpts = 2});
   stop_after(10);
   run.train();
-  EXPECT_THAT(names(), ElementsAre("epoch_1.pth", "epoch_2.pth", "iter_10.pth"));
+  EXPECT_THAT(names(), ElementsAre("epoch_2.pth", "iter_10.pth"));
 
   test::FakeRun resumed(dir.path() / "run");
   resumed.options.max_epochs = 4;
@@ -325,6 +247,175 @@ TEST_F(CheckpointHookTest, AResumedRunGoesOnWithTheListOfTheFile) {
       std::make_unique<CheckpointHook>(CheckpointHookOptions{.interval = 1, .max_keep_ckpts = 2}));
   resumed.train();
   EXPECT_THAT(names(), ElementsAre("epoch_4.pth", "epoch_5.pth")) << "a smaller number counts";
+}
+
+// ---- branches
+
+// Of three runs in one folder: the second goes back to epoch 2 and takes over the name epoch_3, the
+// third goes on from the first one's epoch 4, whose list names an epoch_3 that is no longer its
+// own.
+TEST_F(CheckpointHookTest, AnotherBranchsFileIsNeitherCountedNorRemoved) {
+  const auto run_to = [this](std::int64_t epochs, const std::string& from) {
+    test::FakeRun next(dir.path() / "run");
+    next.options.max_epochs = epochs;
+    if (!from.empty()) next.options.resume = Resume::from((dir.path() / "run" / from).string());
+    next.parts.hooks.add(std::make_unique<CheckpointHook>(
+        CheckpointHookOptions{.interval = 1, .max_keep_ckpts = 3}));
+    next.train();
+  };
+  run_to(4, "");
+  ASSERT_THAT(names(), ElementsAre("epoch_2.pth", "epoch_3.pth", "epoch_4.pth"));
+  run_to(3, "epoch_2.pth");
+  const std::string other = read("epoch_3.pth").record()->identity.save_id;
+  run_to(6, "epoch_4.pth");
+  EXPECT_THAT(names(), ElementsAre("epoch_3.pth", "epoch_4.pth", "epoch_5.pth", "epoch_6.pth"));
+  EXPECT_EQ(read("epoch_3.pth").record()->identity.save_id, other);
+}
+
+// ---- on demand, pins
+
+TEST_F(CheckpointHookTest, AnotherThreadAsksForACheckpoint) {
+  save({.interval = -1, .save_last = false});
+  run.parts.hooks.add(test::on_event<AfterTrainIter>(
+      [this](const AfterTrainIter& e, RunContext&) {
+        if (e.at.iter == 5) std::thread([this] { run.runner().checkpoint_now(); }).join();
+      },
+      "Asks"));
+  run.train();
+  EXPECT_THAT(names(), ElementsAre("iter_6.pth"));
+  EXPECT_EQ(read("iter_6.pth").record()->identity.reason, "on_demand");
+}
+
+struct PinTest : CheckpointHookTest {
+  // One file kept, each durable before training goes on; `act` is called before each epoch.
+  void run_with(std::function<void(CheckpointHook&, std::int64_t epoch)> act) {
+    save({.interval = 1, .max_keep_ckpts = 1, .mode = StageMode::kBlocking});
+    run.parts.hooks.add(std::make_unique<test::TestHook>(
+        [this, act](Subscriptions& on, RunContext&) {
+          on.every<BeforeTrainEpoch>([this, act](const BeforeTrainEpoch& e) {
+            auto* hook = dynamic_cast<CheckpointHook*>(run.runner().hooks().find("CheckpointHook"));
+            act(*hook, e.at.epoch);
+          });
+        },
+        "Acts"));
+    run.train();
+  }
+};
+
+TEST_F(PinTest, APinnedFileStaysUntilItIsUnpinned) {
+  run_with([](CheckpointHook& hook, std::int64_t epoch) {
+    if (epoch == 1) hook.pin("epoch_1.pth");
+    if (epoch == 2) hook.pin("epoch_2.pth");
+    if (epoch == 3) hook.pin("epoch_2.pth", false);
+  });
+  EXPECT_THAT(names(), ElementsAre("epoch_1.pth", "epoch_4.pth"));
+}
+
+// The catalog has no row before the commit, so both wait for it.
+TEST_F(CheckpointHookTest, APinAndAScoreOfAFileOnItsWayReachTheCatalog) {
+  test::Hold commit;
+  run.options.max_epochs = 1;
+  run.parts.val = loader(test::fake_dataset(4), {.batch_size = 2});
+  run.parts.metrics.push_back(std::make_unique<Accuracy>());
+  run.parts.storage = std::make_unique<test::ControlledStorage>(files, [&](std::string_view name) {
+    if (name == "epoch_1.pth") commit.enter();
+  });
+  save({.interval = 1, .save_best = {"accuracy"}, .mode = StageMode::kLazy});
+  run.parts.hooks.add(test::on_event<AfterVal>(
+      [&](const AfterVal&, RunContext&) {
+        commit.wait_until_entered();
+        auto* hook = dynamic_cast<CheckpointHook*>(run.runner().hooks().find("CheckpointHook"));
+        hook->pin("epoch_1.pth");
+        commit.release();
+      },
+      "Pins"));
+  run.train();
+  Catalog catalog(*files);
+  catalog.open();
+  const CatalogRow* row = catalog.find("epoch_1.pth");
+  ASSERT_NE(row, nullptr);
+  EXPECT_EQ(row->pinned, true);
+  EXPECT_EQ(row->scores.count("accuracy"), 1u);
+}
+
+TEST_F(PinTest, APinOutlivesTheRun) {
+  run_with([](CheckpointHook& hook, std::int64_t epoch) {
+    if (epoch == 1) hook.pin("epoch_1.pth");
+  });
+  test::FakeRun resumed(dir.path() / "run");
+  resumed.options.max_epochs = 6;
+  resumed.options.resume = Resume::automatic();
+  resumed.parts.hooks.add(
+      std::make_unique<CheckpointHook>(CheckpointHookOptions{.interval = 1, .max_keep_ckpts = 1}));
+  resumed.train();
+  EXPECT_THAT(names(), ElementsAre("epoch_1.pth", "epoch_6.pth"));
+}
+
+TEST_F(PinTest, OfManyTheLastCounts) {
+  run_with([](CheckpointHook& hook, std::int64_t epoch) {
+    if (epoch != 3) return;
+    for (int i = 0; i < 20; ++i) {
+      hook.pin("epoch_3.pth", false);
+      hook.pin("epoch_3.pth");
+    }
+  });
+  LocalStorage storage(dir.path() / "run");
+  Catalog catalog(storage);
+  catalog.open();
+  ASSERT_NE(catalog.find("epoch_3.pth"), nullptr);
+  EXPECT_EQ(catalog.find("epoch_3.pth")->pinned, true);
+}
+
+TEST_F(PinTest, AfterTheRunItIsAnError) {
+  run_with([](CheckpointHook&, std::int64_t) {});
+  auto* hook = dynamic_cast<CheckpointHook*>(run.runner().hooks().find("CheckpointHook"));
+  try {
+    hook->pin("epoch_4.pth");
+    FAIL() << "it was taken";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("only while train() runs"));
+  }
+}
+
+TEST_F(PinTest, AnUnknownFileIsAnErrorWithTheNearestName) {
+  std::string error;
+  run_with([&](CheckpointHook& hook, std::int64_t epoch) {
+    if (epoch != 3) return;
+    try {
+      hook.pin("epoch3.pth");
+    } catch (const ConfigError& refused) {
+      error = refused.nearest();
+    }
+  });
+  EXPECT_EQ(error, "epoch_3.pth");
+}
+
+// ---- the stall budget, with a clock that makes a step a nanosecond or an hour
+
+struct BudgetTest : CheckpointHookTest {
+  void run_with_steps_of(std::chrono::nanoseconds step) {
+    auto clock = std::make_shared<test::FakeClock>();
+    run.options.max_epochs = 0;
+    run.options.max_iters = 12;
+    run.parts.clock = clock;
+    run.parts.hooks.add(test::on_event<BeforeTrainIter>(
+        [clock, step](const BeforeTrainIter&, RunContext&) { clock->advance(step); }, "Clock"));
+    save({.interval = 2, .by_epoch = false, .mode = StageMode::kBlocking, .stall_budget = 0.01});
+    run.train();
+  }
+};
+
+TEST_F(BudgetTest, SavesThatCostTooMuchWidenTheInterval) {
+  run_with_steps_of(std::chrono::nanoseconds(1));
+  EXPECT_THAT(names(), ElementsAre("iter_12.pth", "iter_2.pth")) << "the last one is always made";
+  EXPECT_THAT(run.log->with("of an interval: saving every"),
+              ::testing::Contains(HasSubstr("Saving iter_2.pth took")));
+}
+
+TEST_F(BudgetTest, SavesWithinTheBudgetChangeNothing) {
+  run_with_steps_of(std::chrono::hours(1));
+  EXPECT_THAT(names(), SizeIs(6));
+  EXPECT_THAT(run.log->with("of an interval: saving every"), IsEmpty());
 }
 
 }  // namespace

@@ -42,6 +42,19 @@ TEST(CheckpointReportHook, ListsEveryCheckpointAtTheEnd) {
   EXPECT_THAT(logged[0], HasSubstr("3 checkpoints in "));
 }
 
+TEST(CheckpointReportHook, OfALongRunTheTableHasTheNewest) {
+  const test::TempDir dir;
+  test::FakeRun run(dir.path() / "run");
+  run.options.max_epochs = 5;
+  run.parts.hooks.add(std::make_unique<CheckpointHook>(CheckpointHookOptions{.interval = 1}));
+  auto& report = static_cast<CheckpointReportHook&>(
+      run.parts.hooks.add(std::make_unique<CheckpointReportHook>(2)));
+  run.train();
+  EXPECT_THAT(report.rows(), SizeIs(2));
+  EXPECT_THAT(report.table(), HasSubstr("... 3 earlier ones\nepoch_4.pth"));
+  EXPECT_THAT(report.table(), HasSubstr("5 checkpoints in "));
+}
+
 TEST(CheckpointReportHook, WithoutSavesItSaysNothing) {
   const test::TempDir dir;
   test::FakeRun run(dir.path() / "run");

@@ -51,6 +51,31 @@ TEST(RuntimeInfoHook, WritesFactsWhereTheReferenceDoes) {
   EXPECT_EQ(hub.find_scalar("val/accuracy")->size(), 2u);
 }
 
+std::vector<double> losses(test::FakeRun& run) {
+  std::vector<double> values;
+  for (const auto& entry : run.runner().hub().find_scalar("train/loss")->newest(1000)) {
+    values.push_back(entry.value);
+  }
+  return values;
+}
+
+// On a device the loss of a step is there some steps later.
+TEST(RuntimeInfoHook, LateOutputsAreWrittenInTheOrderOfTheirIterations) {
+  std::vector<double> prompt;
+  for (const std::uint32_t lateness : {0, 1, 3, 63, 64}) {
+    const test::TempDir dir;
+    test::FakeRun run(dir.path() / "run", {.loss_lateness = lateness});
+    run.options.max_iters = 100;
+    run.parts.hooks.add(std::make_unique<RuntimeInfoHook>());
+    run.train();
+    if (lateness == 0) prompt = losses(run);
+    ASSERT_EQ(prompt.size(), 100u);
+    const bool lost = lateness >= ScalarSource::kKept;
+    const std::vector<double> arrived(prompt.begin(), prompt.end() - (lost ? 100 : lateness));
+    EXPECT_EQ(losses(run), arrived) << lateness;
+  }
+}
+
 // The rate is noted before the step that uses it; schedules step after it.
 TEST(RuntimeInfoHook, TheRateIsTheOneTheStepUses) {
   const test::TempDir dir;

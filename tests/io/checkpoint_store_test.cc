@@ -40,7 +40,7 @@ class CheckpointStoreTest : public ::testing::Test {
 
   void put(std::string_view name, const std::vector<std::byte>& bytes) {
     BytesImage image(bytes);
-    store_.commit(name, image);
+    store_.commit(name, image, CheckpointStore::CommitOptions());
   }
   void put(std::string_view name, std::uint64_t generation, std::int64_t iter) {
     put(name, checkpoint_file(identity_of(generation, iter)));
@@ -63,7 +63,8 @@ TYPED_TEST(CheckpointStoreTest, EmptyDirectoryHasNothing) {
 TYPED_TEST(CheckpointStoreTest, CommitWritesTheFileAndThePointer) {
   const auto bytes = checkpoint_file(identity_of(1, 10));
   BytesImage image(bytes);
-  const CommitTimes times = this->store_.commit("iter_10.pth", image);
+  const CommitTimes times =
+      this->store_.commit("iter_10.pth", image, CheckpointStore::CommitOptions());
   EXPECT_LE(times.started, times.written);
   EXPECT_LE(times.synced, times.durable);
   EXPECT_EQ(read_all(this->pair_.data, "iter_10.pth"), bytes);
@@ -154,7 +155,7 @@ TYPED_TEST(CheckpointStoreTest, ForeignFilesComeAfterOursByTime) {
   this->put("epoch_9.pth", checkpoint_file(std::nullopt));
   this->put("epoch_2.pth", 1, 2);
   EXPECT_EQ(this->store_.newest_valid().name, "epoch_2.pth");
-  this->store_.retire(std::vector<std::string>{"epoch_2.pth"});
+  this->store_.retire("epoch_2.pth");
   const auto scan = this->store_.newest_valid();
   EXPECT_EQ(scan.name, "epoch_9.pth");
   EXPECT_EQ(scan.identity.generation, 0U);
@@ -198,7 +199,7 @@ TYPED_TEST(CheckpointStoreTest, BrokenFilesStillCountForTheNextGeneration) {
 TYPED_TEST(CheckpointStoreTest, PointerToAMissingFileDoesNotMatter) {
   this->put("iter_1.pth", 1, 1);
   this->put("iter_2.pth", 2, 2);
-  this->store_.retire(std::vector<std::string>{"iter_2.pth"});
+  this->store_.retire("iter_2.pth");
   EXPECT_THAT(read_text(this->pair_.work_dir, "last_checkpoint"), EndsWith("/iter_2.pth"));
   EXPECT_EQ(this->store_.newest_valid().name, "iter_1.pth");
   this->pair_.work_dir.retire("last_checkpoint");
@@ -230,7 +231,8 @@ TYPED_TEST(CheckpointStoreTest, DiscardedSaveMovesNothing) {
   this->put("iter_1.pth", 1, 1);
   HookedImage image(checkpoint_file(identity_of(2, 2)),
                     [](std::uint64_t) { throw CheckpointError("iter_2.pth", "discarded"); });
-  EXPECT_THROW(this->store_.commit("iter_2.pth", image), CheckpointError);
+  EXPECT_THROW(this->store_.commit("iter_2.pth", image, CheckpointStore::CommitOptions()),
+               CheckpointError);
   EXPECT_THAT(read_text(this->pair_.work_dir, "last_checkpoint"), EndsWith("/iter_1.pth"));
   EXPECT_THAT(names_of(this->pair_.data), ElementsAre("iter_1.pth"));
 }
@@ -245,7 +247,7 @@ struct FaultRig {
   void put(std::string_view name, std::uint64_t generation) {
     const auto bytes = checkpoint_file(identity_of(generation, 1));
     BytesImage image(bytes);
-    store.commit(name, image);
+    store.commit(name, image, CheckpointStore::CommitOptions());
   }
 };
 
@@ -269,17 +271,21 @@ TEST(CheckpointStoreFault, PointerComesAfterTheDurableFile) {
 TEST(CheckpointStoreFault, FailedPointerKeepsTheFile) {
   FaultRig rig;
   rig.put("a.pth", 1);
+  rig.put("b.pth", 2);
+  // The last rename of a commit is the pointer's.
   rig.ops->forget_calls();
   rig.put("b.pth", 2);
-  const std::size_t calls_of_commit = rig.ops->calls().size();
-  rig.ops->fail_at(calls_of_commit - 2, EIO);  // rename of the pointer
+  const auto calls = rig.ops->calls();
+  const auto rename = std::find_if(calls.rbegin(), calls.rend(),
+                                   [](const FileCall& call) { return call.op == FileOp::kRename; });
+  rig.ops->fail_at(static_cast<std::size_t>(calls.rend() - rename), EIO);
   try {
-    rig.put("c.pth", 3);
+    rig.put("b.pth", 3);
     FAIL() << "an unwritten pointer counted as done";
   } catch (const StorageError& error) {
     EXPECT_THAT(error.path(), HasSubstr("last_checkpoint"));
   }
-  EXPECT_EQ(rig.store.newest_valid().name, "c.pth");
+  EXPECT_EQ(rig.store.newest_valid().identity.generation, 3U);
   EXPECT_THAT(read_text(rig.storage, "last_checkpoint"), EndsWith("/b.pth"));
 }
 
@@ -297,13 +303,26 @@ TEST(CheckpointStoreFault, UnreadableFileIsSkipped) {
   EXPECT_FALSE(rig.store.newest_valid().found());
 }
 
-TEST(CheckpointStoreFault, RetireGoesOnAfterAFailure) {
+// Else the next save would not be newer than a file that can be read again later.
+TEST(CheckpointStoreFault, GenerationThatCannotBeReadIsKnownToTheCatalog) {
   FaultRig rig;
-  for (const char* name : {"a.pth", "b.pth", "c.pth"}) rig.put(name, 1);
+  rig.put("a.pth", 1);
+  rig.put("b.pth", 4);
+  rig.store.prepare();
+  rig.ops->fail_next(FileOp::kPread, EIO, FaultFileOps::kForever);
+  EXPECT_EQ(rig.store.highest_generation(), 4U);
+}
+
+TEST(CheckpointStoreFault, RetireThatFailsKeepsTheRow) {
+  FaultRig rig;
+  rig.put("a.pth", 1);
   rig.ops->fail_next(FileOp::kRename, EIO);
-  const std::vector<std::string> names = {"a.pth", "b.pth", "absent.pth"};
-  EXPECT_THROW(rig.store.retire(names), StorageError);
-  EXPECT_THAT(names_of(rig.storage), ElementsAre("a.pth", "c.pth", "last_checkpoint"));
+  EXPECT_THROW(rig.store.retire("a.pth"), StorageError);
+  EXPECT_EQ(rig.store.rows().size(), 1U);
+  const std::uint64_t size = rig.storage.open("a.pth")->size();
+  EXPECT_EQ(rig.store.retire("a.pth"), size);
+  EXPECT_THAT(rig.store.rows(), IsEmpty());
+  EXPECT_EQ(rig.store.retire("absent.pth"), 0U);
 }
 
 TEST(CheckpointStoreFault, CrashedSaveIsSweptAndNeverConsidered) {
@@ -313,7 +332,7 @@ TEST(CheckpointStoreFault, CrashedSaveIsSweptAndNeverConsidered) {
   rig.ops->fail_next(FileOp::kUnlink, EIO);
   EXPECT_THROW(rig.put("b.pth", 2), StorageError);
   EXPECT_EQ(rig.store.newest_valid().name, "a.pth");
-  const auto swept = rig.store.prepare();
+  const auto swept = rig.store.prepare().swept;
   ASSERT_EQ(swept.size(), 1U);
   EXPECT_THAT(swept[0], StartsWith(".b.pth."));
 }

@@ -24,9 +24,11 @@ TEST(PthLayout, StoragesAreAlignedAndInOrder) {
     EXPECT_EQ(layout.header_offset(i), end);
     EXPECT_EQ(layout.data_offset(i) % PthLayout::kAlignment, 0U);
     EXPECT_GT(layout.data_offset(i), layout.header_offset(i));
-    EXPECT_LT(layout.data_offset(i) - layout.header_offset(i), 30U + 20U + 4U + 64U);
+    EXPECT_LT(layout.data_offset(i) - layout.header_offset(i), 30U + 20U + 20U + 4U + 64U);
     EXPECT_EQ(layout.data_size(i), sizes[i]);
-    end = layout.data_offset(i) + sizes[i];
+    EXPECT_EQ(layout.data_end(i), layout.data_offset(i) + sizes[i]);
+    end = layout.data_end(i) + PthLayout::kDescriptorBytes;
+    EXPECT_EQ(layout.end_offset(i), end);
   }
   EXPECT_EQ(layout.storages_end(), end);
 }
@@ -81,11 +83,27 @@ TEST(PthLayout, BytesAreAFunctionOfTheContent) {
   EXPECT_EQ(test::small_file(), test::small_file());
 }
 
+// Streaming depends on it: what stands before a storage's data is known before its bytes are.
+TEST(PthLayout, HeadersKnowNoChecksum) {
+  std::vector<std::vector<std::byte>> storages{test::bytes_of("first"), test::bytes_of("second")};
+  const auto file = test::make_file(Value::list(), storages);
+  const PthLayout layout(std::vector<std::uint64_t>{5, 6});
+  for (std::size_t i = 0; i < 2; ++i) {
+    std::vector<std::byte> header(layout.data_offset(i) - layout.header_offset(i));
+    layout.write_header(i, header);
+    const auto at = file.begin() + static_cast<std::ptrdiff_t>(layout.header_offset(i));
+    EXPECT_TRUE(std::equal(header.begin(), header.end(), at));
+    EXPECT_EQ(header[6], std::byte{8}) << "flag bit 3";
+    for (std::size_t byte = 14; byte < 18; ++byte) EXPECT_EQ(header[byte], std::byte{0});
+  }
+}
+
 TEST(PthLayout, WrongRoomIsALogicError) {
   const std::vector<std::uint64_t> sizes{8};
   const PthLayout layout(sizes);
   std::vector<std::byte> room(8);
-  EXPECT_THROW(layout.write_header(0, 0, room), std::logic_error);
+  EXPECT_THROW(layout.write_header(0, room), std::logic_error);
+  EXPECT_THROW(layout.write_descriptor(0, 0, room), std::logic_error);
   EXPECT_THROW(layout.make_tail({}, {}, {}), std::logic_error);
 }
 
@@ -131,8 +149,11 @@ TEST(PthLayout, BeyondFourGigabytes) {
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     EXPECT_EQ(layout.data_offset(i) % PthLayout::kAlignment, 0U);
     std::vector<std::byte> header(layout.data_offset(i) - layout.header_offset(i));
-    layout.write_header(i, crcs[i], header);
+    layout.write_header(i, header);
     object->put(layout.header_offset(i), std::move(header));
+    std::vector<std::byte> descriptor(PthLayout::kDescriptorBytes);
+    layout.write_descriptor(i, crcs[i], descriptor);
+    object->put(layout.data_end(i), std::move(descriptor));
   }
   object->put(layout.storages_end(), tail);
   const auto reader = PthReader::open(object);

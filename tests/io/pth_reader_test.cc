@@ -64,6 +64,15 @@ TEST(PthReader, ReadsTheZipsOfOthers) {
       {"deflated", [](ZipPart& part) { part.deflate = true; }},
       {"deflated with descriptors", [](ZipPart& part) { part.deflate = part.descriptor = true; }},
       {"zip64", [](ZipPart& part) { part.zip64 = true; }},
+      {"zip64 descriptors", [](ZipPart& part) { part.zip64 = part.descriptor = true; }},
+      {"descriptors without signature",
+       [](ZipPart& part) { part.descriptor = true, part.descriptor_signature = false; }},
+      {"deflated with zip64 descriptors without signature",
+       [](ZipPart& part) {
+         part.deflate = part.zip64 = part.descriptor = true, part.descriptor_signature = false;
+       }},
+      {"descriptors without checksums",
+       [](ZipPart& part) { part.descriptor = true, part.crc = 0; }},
       {"no checksums", [](ZipPart& part) { part.crc = 0; }},
       {"UTF-8 flag", [](ZipPart& part) { part.flags = 0x800; }},
   };
@@ -77,6 +86,15 @@ TEST(PthReader, ReadsTheZipsOfOthers) {
       EXPECT_EQ(content.value(), plain.value()) << name;
     }
   }
+}
+
+// PyTorch sets flag bit 3 for every entry and writes no descriptor behind an empty one.
+TEST(PthReader, AnEmptyEntryNeedsNoDescriptor) {
+  auto parts = good_parts();
+  parts.push_back({.name = "m/data/1", .descriptor = true, .no_descriptor = true, .crc = 0});
+  parts.push_back({.name = "m/millrace/state", .content = "x"});
+  const auto content = read_content(build_zip(parts));
+  EXPECT_TRUE(content.ok()) << content.fault().text();
 }
 
 TEST(PthReader, ADeflatedStorageHasNoOffset) {
@@ -123,6 +141,17 @@ TEST(PthReader, HostileZipsAreFaultsWithinTheirMemory) {
        [](Parts p, Shape) { p[2].zip64 = true, p[2].size = p[2].stored_size = ~0ULL - 10; }},
       {"two sizes of a stored entry", [](Parts p, Shape) { p[2].size = 15; }},
       {"wrong checksum", [](Parts p, Shape) { p[2].crc = 1; }},
+      {"wrong checksum in the descriptor",
+       [](Parts p, Shape) { p[2].descriptor = true, p[2].descriptor_crc = 1; }},
+      {"wrong size in the descriptor",
+       [](Parts p, Shape) { p[2].descriptor = true, p[2].descriptor_size = 15; }},
+      {"wrong stored size in the descriptor",
+       [](Parts p, Shape) { p[2].deflate = p[2].descriptor = true, p[2].descriptor_stored = 15; }},
+      {"size beyond 32 bits in the descriptor",
+       [](Parts p, Shape) {
+         p[2].zip64 = p[2].descriptor = true, p[2].descriptor_size = 16 | 1ULL << 40;
+       }},
+      {"no descriptor", [](Parts p, Shape) { p[2].descriptor = p[2].no_descriptor = true; }},
       {"local name differs", [](Parts p, Shape) { p[2].local_name = "m/data/1"; }},
       {"encrypted", [](Parts p, Shape) { p[2].flags = 1; }},
       {"unknown compression", [](Parts p, Shape) { p[2].method = 12; }},
@@ -270,6 +299,19 @@ TEST(PthReader, EveryFlippedBitIsAFaultOrChangesNothing) {
   }
   // Times, versions, attributes, padding; everything else must be noticed.
   EXPECT_LT(harmless, file.size() * 8 * 2 / 5);
+}
+
+TEST(PthReader, EveryFlippedBitOfADescriptorIsAFault) {
+  const std::vector<std::uint64_t> sizes{16, 8};  // those of small_file()
+  const PthLayout layout(sizes);
+  const auto file = test::small_file();
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    for (std::size_t bit = layout.data_end(i) * 8; bit < layout.end_offset(i) * 8; ++bit) {
+      auto changed = file;
+      changed[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
+      EXPECT_FALSE(read_content(changed).ok()) << "storage " << i << ", bit " << bit;
+    }
+  }
 }
 
 // Laid out by hand from the format's description; tests/python reads files that torch itself wrote.

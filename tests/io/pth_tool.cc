@@ -3,6 +3,7 @@
 //   pth_tool write FILE       a file with every dtype and shape that has its own rules
 //   pth_tool reemit IN OUT    reads IN and writes what it says as a new file
 //   pth_tool dump FILE        prints the tree
+//   pth_tool publish FILE KEY...   publishes beside FILE and prints the new name
 //
 // Exit 0, or 1 with the fault on standard error.
 #include <cstdio>
@@ -12,8 +13,10 @@
 #include <limits>
 #include <stdexcept>
 
+#include "millrace/io/local_storage.h"
 #include "millrace/io/pickle_walk.h"
 #include "millrace/io/pickler.h"
+#include "millrace/io/publish.h"
 #include "millrace/io/state_record.h"
 #include "tests/io/support/pth_file.h"
 
@@ -166,6 +169,12 @@ void reemit(const char* from, const char* to) {
   store(to, test::make_file_of_pickle(pickle::pickle(reader.root(), names), storages));
 }
 
+void publish(const std::filesystem::path& path, const std::vector<std::string>& keys) {
+  LocalStorage storage(path.parent_path());
+  const PublishedCheckpoint published = publish_checkpoint(storage, path.filename().string(), keys);
+  std::puts(published.name.c_str());
+}
+
 int run(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   if (command == "write" && argc == 3) {
@@ -175,8 +184,11 @@ int run(int argc, char** argv) {
   } else if (command == "dump" && argc == 3) {
     const auto reader = need(PthReader::open(test::in_memory(load(argv[2]))));
     std::puts(describe(reader.root(), 100'000).c_str());
+  } else if (command == "publish" && argc >= 4) {
+    publish(argv[2], {argv + 3, argv + argc});
   } else {
-    std::fputs("usage: pth_tool write FILE | reemit IN OUT | dump FILE\n", stderr);
+    std::fputs("usage: pth_tool write FILE | reemit IN OUT | dump FILE | publish FILE KEY...\n",
+               stderr);
     return 2;
   }
   return 0;

@@ -158,6 +158,9 @@ TYPED_TEST_P(StorageSuite, BadNamesAreRefused) {
     EXPECT_THROW(commit_text(*this->storage_, name, "x"), StorageError) << name;
     EXPECT_THROW(this->storage_->open(name), StorageError) << name;
     EXPECT_THROW(this->storage_->retire(name), StorageError) << name;
+    EXPECT_THROW(this->storage_->link(name, "a"), StorageError) << name;
+    EXPECT_THROW(this->storage_->link("a", name), StorageError) << name;
+    EXPECT_THROW(this->storage_->append(name, {}), StorageError) << name;
   }
   EXPECT_TRUE(this->storage_->list().empty());
   commit_text(*this->storage_, std::string(200, 'x'), "longest");
@@ -176,6 +179,120 @@ TYPED_TEST_P(StorageSuite, DiscardedImageLeavesNothing) {
   EXPECT_THAT(names_of(*this->storage_), ::testing::ElementsAre("kept"));
   EXPECT_EQ(read_all(*this->storage_, "kept"), old_bytes);
   EXPECT_TRUE(this->storage_->prepare().empty()) << "a temporary name was left behind";
+}
+
+TYPED_TEST_P(StorageSuite, NameIsAskedForOnceAfterTheLastByte) {
+  const auto bytes = pattern(20 << 20, 10);
+  std::uint64_t taken = 0;
+  int asked = 0;
+  HookedImage image(bytes, [&](std::uint64_t first) { taken = first; });
+  const auto done = this->storage_->commit_named("epoch_1", image, [&] {
+    ++asked;
+    EXPECT_GT(taken, 0U);
+    EXPECT_TRUE(this->storage_->list().empty()) << "there before it has a name";
+    return std::string("epoch_1-") + std::to_string(taken >> 20) + ".pth";
+  });
+  EXPECT_EQ(asked, 1);
+  EXPECT_EQ(done.name, "epoch_1-" + std::to_string(taken >> 20) + ".pth");
+  EXPECT_LE(done.times.started, done.times.written);
+  EXPECT_LE(done.times.written, done.times.synced);
+  EXPECT_LE(done.times.synced, done.times.durable);
+  EXPECT_THAT(names_of(*this->storage_), ::testing::ElementsAre(done.name));
+  EXPECT_TRUE(read_all(*this->storage_, done.name) == bytes);
+  EXPECT_TRUE(this->storage_->prepare().empty());
+}
+
+TYPED_TEST_P(StorageSuite, NamedCommitReplacesWhatHadTheName) {
+  commit_text(*this->storage_, "a", "old");
+  BytesImage image(std::string_view("new"));
+  this->storage_->commit_named("stem", image, [] { return std::string("a"); });
+  EXPECT_THAT(names_of(*this->storage_), ::testing::ElementsAre("a"));
+  EXPECT_EQ(read_text(*this->storage_, "a"), "new");
+  EXPECT_TRUE(this->storage_->prepare().empty());
+}
+
+TYPED_TEST_P(StorageSuite, NamedCommitThatEndsEarlyLeavesNothing) {
+  commit_text(*this->storage_, "kept", "old");
+  BytesImage image(std::string_view("new"));
+  const auto no_name = [](std::string name) {
+    return [name] {
+      if (name.empty()) throw CheckpointError("stem", "no name");
+      return name;
+    };
+  };
+  EXPECT_THROW(this->storage_->commit_named("stem", image, no_name("")), CheckpointError);
+  EXPECT_THROW(this->storage_->commit_named("stem", image, no_name("a/b")), StorageError);
+  EXPECT_THROW(this->storage_->commit_named("a/b", image, no_name("kept")), StorageError);
+  HookedImage discarded(pattern(20 << 20, 11), [](std::uint64_t first) {
+    if (first > 0) throw CheckpointError("stem", "discarded");
+  });
+  EXPECT_THROW(this->storage_->commit_named("stem", discarded, no_name("kept")), CheckpointError);
+  EXPECT_THAT(names_of(*this->storage_), ::testing::ElementsAre("kept"));
+  EXPECT_EQ(read_text(*this->storage_, "kept"), "old");
+  EXPECT_TRUE(this->storage_->prepare().empty()) << "a temporary name was left behind";
+}
+
+TYPED_TEST_P(StorageSuite, LinkSharesTheBytesOrDoesNothing) {
+  commit_text(*this->storage_, "a", "one");
+  commit_text(*this->storage_, "b", "two");
+  if (!this->storage_->link("a", "best")) {
+    EXPECT_FALSE(this->storage_->link("a", "b"));
+    EXPECT_THAT(names_of(*this->storage_), ::testing::ElementsAre("a", "b"));
+    EXPECT_EQ(read_text(*this->storage_, "b"), "two");
+    return;
+  }
+  EXPECT_TRUE(this->storage_->link("a", "b")) << "over another object";
+  EXPECT_TRUE(this->storage_->link("a", "b")) << "again";
+  EXPECT_TRUE(this->storage_->link("a", "a")) << "to itself";
+  EXPECT_THAT(names_of(*this->storage_), ::testing::ElementsAre("a", "b", "best"));
+  for (const char* name : {"a", "b", "best"}) EXPECT_EQ(read_text(*this->storage_, name), "one");
+  EXPECT_TRUE(this->storage_->prepare().empty()) << "a temporary name was left behind";
+  commit_text(*this->storage_, "a", "three");
+  EXPECT_EQ(read_text(*this->storage_, "best"), "one");
+  this->storage_->retire("best");
+  EXPECT_EQ(read_text(*this->storage_, "a"), "three");
+  EXPECT_EQ(read_text(*this->storage_, "b"), "one");
+}
+
+TYPED_TEST_P(StorageSuite, LinkToNothingChangesNothing) {
+  commit_text(*this->storage_, "a", "one");
+  try {
+    EXPECT_FALSE(this->storage_->link("absent", "a")) << "linked a missing object";
+  } catch (const StorageError& error) {
+    EXPECT_EQ(error.error_number(), ENOENT);
+    EXPECT_THAT(error.path(), ::testing::HasSubstr("absent"));
+  }
+  EXPECT_THAT(names_of(*this->storage_), ::testing::ElementsAre("a"));
+  EXPECT_EQ(read_text(*this->storage_, "a"), "one");
+  EXPECT_TRUE(this->storage_->prepare().empty());
+}
+
+TYPED_TEST_P(StorageSuite, AppendAddsToTheEndOrDoesNothing) {
+  const auto add = [this](std::string_view text) {
+    return this->storage_->append("log", std::as_bytes(std::span(text)));
+  };
+  if (!add("one")) {
+    EXPECT_TRUE(this->storage_->list().empty());
+    commit_text(*this->storage_, "log", "zero");
+    EXPECT_FALSE(add("one"));
+    EXPECT_EQ(read_text(*this->storage_, "log"), "zero");
+    return;
+  }
+  EXPECT_TRUE(add(""));
+  EXPECT_TRUE(add(" two"));
+  EXPECT_EQ(read_text(*this->storage_, "log"), "one two");
+  commit_text(*this->storage_, "log", "new");
+  const auto opened = this->storage_->open("log");
+  EXPECT_TRUE(add(" end"));
+  EXPECT_EQ(read_text(*this->storage_, "log"), "new end");
+  EXPECT_EQ(opened->size(), 3U);
+  EXPECT_EQ(read_all(*opened), bytes_of_text("new")) << "an opened object grew";
+  std::vector<std::byte> beyond(4);
+  EXPECT_THROW(opened->read(0, beyond), StorageError);
+  this->storage_->retire("log");
+  EXPECT_TRUE(add("fresh"));
+  EXPECT_EQ(read_text(*this->storage_, "log"), "fresh");
+  EXPECT_THAT(names_of(*this->storage_), ::testing::ElementsAre("log"));
 }
 
 TYPED_TEST_P(StorageSuite, ConcurrentCommitsOfDifferentNames) {
@@ -222,7 +339,10 @@ REGISTER_TYPED_TEST_SUITE_P(StorageSuite, StartsEmptyAndHasALocation,
                             RetiredObjectIsGone, OverwritingReplacesTheWholeObject,
                             OldObjectIsThereUntilTheNewOneIsComplete, OpenReadersKeepTheirBytes,
                             EmptyObject, LargeObjectsOfOddSizes, BadNamesAreRefused,
-                            DiscardedImageLeavesNothing, ConcurrentCommitsOfDifferentNames,
-                            PrepareKeepsObjects);
+                            DiscardedImageLeavesNothing, NameIsAskedForOnceAfterTheLastByte,
+                            NamedCommitReplacesWhatHadTheName,
+                            NamedCommitThatEndsEarlyLeavesNothing, LinkSharesTheBytesOrDoesNothing,
+                            LinkToNothingChangesNothing, AppendAddsToTheEndOrDoesNothing,
+                            ConcurrentCommitsOfDifferentNames, PrepareKeepsObjects);
 
 }  // namespace millrace::test

@@ -18,7 +18,8 @@ import source_tree
 
 LIBRARIES = ("runtime", "events", "hooks", "io")
 WITH_TORCH = ("runtime/torch/", "runtime/cli/", "runtime/millrace.h")
-FOREIGN = re.compile(r"/(torch|ATen|c10|caffe2)/|/(cuda|cublas|cudnn|nccl)\w*\.h$")
+FOREIGN = re.compile(
+    r"/(torch|ATen|c10|caffe2)/|(?<!/runtime/device)/(cuda|cublas|cudnn|nccl)\w*\.h$")
 
 
 def headers(root):

@@ -26,6 +26,7 @@ class IncludeRules(unittest.TestCase):
             ("runtime/engine/a.h", "millrace/io/storage.h"),
             ("runtime/torch/a.h", "millrace/runtime/engine/strategy.h"),
             ("hooks/a.cc", "millrace/runtime/engine/hook.h"),
+            ("hooks/a.cc", "millrace/runtime/device/nvtx_ranges.h"),
             ("runtime/cli/a.cc", "millrace/hooks/default_hooks.h"),
             ("examples/a/main.cc", "millrace/millrace.h"),
             ("tests/io/a_test.cc", "tests/io/fault_ops.h"),
@@ -39,7 +40,7 @@ class IncludeRules(unittest.TestCase):
             ("runtime/engine/a.cc", "millrace/hooks/default_hooks.h"),
             ("runtime/engine/a.cc", "millrace/runtime/torch/load.h"),
             ("hooks/a.cc", "millrace/runtime/torch/load.h"),
-            ("hooks/a.cc", "millrace/runtime/device/stream.h"),
+            ("hooks/a.cc", "millrace/runtime/cli/a.h"),
             ("io/a.cc", "millrace/millrace.h"),
             ("io/a.cc", "millrace/elsewhere/a.h"),
             ("io/a.cc", "storage.h"),
@@ -51,6 +52,7 @@ class IncludeRules(unittest.TestCase):
             ("runtime/torch/a.cc", "ATen/core/Tensor.h"),
             ("tests/torch/a_test.cc", "torch/torch.h"),
             ("runtime/device/cuda_stream.cc", "cuda_runtime.h"),
+            ("tests/support/cuda_machine_gpu.cc", "cuda_runtime_api.h"),
             ("runtime/async/a.h", "asio/awaitable.hpp"),
             ("runtime/async/a.cc", "sys/resource.h"),
             ("runtime/async/a.cc", "pthread.h"),
@@ -63,6 +65,7 @@ class IncludeRules(unittest.TestCase):
             ("hooks/a.h", "torch/torch.h"),
             ("tests/io/a_test.cc", "c10/core/Device.h"),
             ("runtime/device/stream.h", "cuda_runtime.h"),
+            ("tests/support/cuda_machine.h", "cuda_runtime_api.h"),
             ("runtime/engine/a.cc", "cuda/std/atomic"),
             ("runtime/async/a.cc", "spdlog/spdlog.h"),
             ("runtime/async/a.cc", "zlib.h"),
@@ -76,6 +79,10 @@ class IncludeRules(unittest.TestCase):
             source.write_text('#include <vector>\n  #  include "millrace/io/storage.h"\n')
             self.assertEqual(len(include_rules.check(folder)), 1)
             self.assertIn("events/a.cc:2:", include_rules.check(folder)[0])
+            source.write_text("#include <vector>\n#include <asio/awaitable.hpp>\n")
+            self.assertEqual(include_rules.check(folder), [])
+            source.write_text("#include <asio/awaitable.hpp>\n#include <vector>\n")
+            self.assertEqual(len(include_rules.check(folder)), 1)
 
 
 class StyleRules(unittest.TestCase):

@@ -4,6 +4,7 @@ no torch.
 """
 
 import collections
+import hashlib
 import io
 import os
 import pickle
@@ -321,6 +322,50 @@ class Interop(unittest.TestCase):
         )
         other.load_state_dict(torch.load(self.reemit(path)))
         self.assertTrue(same(net.state_dict(), other.state_dict()))
+
+    def publish(self, path, *keys):
+        name = self.tool("publish", path, *keys).strip()
+        published = os.path.join(os.path.dirname(path), name)
+        with open(published, "rb") as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+        self.assertEqual(name, f"epoch_3-{digest[:8]}.pth")
+        return published
+
+    def test_published_file_is_the_source_minus_the_keys(self):
+        net, adamw = trained(lambda p: torch.optim.AdamW(p))
+        state = net.state_dict()
+        state["tied"] = state["0.weight"]
+        state["window"] = state["0.weight"][1:]
+        kept = {"meta": {"epoch": 3}, "state_dict": state}
+        dropped = {"optimizer": adamw.state_dict(), "message_hub": {"h": History([1.0, 2.0])}}
+        dropped["large"] = torch.randn(100_000)
+        for form in ("zip", "legacy", "deflated"):
+            with self.subTest(form=form):
+                path = self.path("epoch_3.pth")
+                torch.save(
+                    {**dropped, **kept}, path, _use_new_zipfile_serialization=form != "legacy"
+                )
+                if form == "deflated":
+                    rezipped(path, zipfile.ZIP_DEFLATED)
+                published = self.publish(path, "state_dict", "meta")
+                self.assertLess(os.path.getsize(published), 100_000)
+                with zipfile.ZipFile(published) as archive:
+                    self.assertIsNone(archive.testzip())
+                for mmap in (False, True):
+                    loaded = torch.load(published, mmap=mmap)
+                    self.assertTrue(same(loaded, kept), f"mmap={mmap}")
+                    tensors = loaded["state_dict"]
+                    owner = tensors["0.weight"].untyped_storage().data_ptr()
+                    for name in ("tied", "window"):
+                        self.assertEqual(tensors[name].untyped_storage().data_ptr(), owner)
+
+    def test_published_file_keeps_objects_of_other_programs(self):
+        path = self.path("epoch_3.pth")
+        torch.save({"message_hub": {"h": History([1.0, 2.0])}, "x": torch.zeros(3)}, path)
+        published = self.publish(path, "message_hub")
+        loaded = torch.load(published, weights_only=False)
+        self.assertEqual(list(loaded), ["message_hub"])
+        self.assertEqual(loaded["message_hub"]["h"].max(), 2.0)
 
     def refusal(self, path):
         done = subprocess.run([TOOL, "dump", path], capture_output=True, text=True, timeout=60)

@@ -28,30 +28,35 @@ inline CheckpointIdentity identity_of(std::uint64_t generation, std::int64_t ite
   return identity;
 }
 
-// One tensor of 10 x 100 floats. Without an identity the file has no record, like MMEngine's own.
+// One tensor of floats, 10 x 100 of them unless `bytes` says otherwise. Without an identity the
+// file has no record, like MMEngine's own.
 inline std::vector<std::byte> checkpoint_file(const std::optional<CheckpointIdentity>& identity,
-                                              std::uint32_t seed = 1) {
-  const std::vector<std::byte> weight = pattern(kWeightBytes, seed);
+                                              std::uint32_t seed = 1,
+                                              std::uint64_t bytes = kWeightBytes) {
+  const std::vector<std::byte> weight = pattern(bytes, seed);
+  const auto rows = static_cast<std::int64_t>(bytes / 400);
   pickle::Value state = pickle::Value::ordered_dict();
   state.set("weight", pickle::make_tensor({.storage_key = "0",
                                            .dtype = DType::kFloat32,
-                                           .storage_numel = 1000,
+                                           .storage_numel = rows * 100,
                                            .offset = 0,
-                                           .sizes = {10, 100},
+                                           .sizes = {rows, 100},
                                            .strides = {100, 1}}));
   pickle::Value root = pickle::Value::dict();
   root.set("state_dict", std::move(state));
 
   std::vector<PthLayout::NamedBytes> extra;
   if (identity) extra.push_back({"millrace/state", encode_state_record({*identity, {}})});
-  const PthLayout layout(std::array{kWeightBytes});
+  const PthLayout layout(std::array{bytes});
   const std::array crcs = {crc32(weight)};
   const std::vector<std::byte> tail = layout.make_tail(crcs, pickle::pickle(root), extra);
 
   std::vector<std::byte> file(layout.storages_end());
-  layout.write_header(0, crcs[0],
-                      std::span(file).subspan(layout.header_offset(0),
-                                              layout.data_offset(0) - layout.header_offset(0)));
+  const auto room = [&](std::uint64_t first, std::uint64_t last) {
+    return std::span(file).subspan(first, last - first);
+  };
+  layout.write_header(0, room(layout.header_offset(0), layout.data_offset(0)));
+  layout.write_descriptor(0, crcs[0], room(layout.data_end(0), layout.end_offset(0)));
   std::copy(weight.begin(), weight.end(),
             file.begin() + static_cast<std::ptrdiff_t>(layout.data_offset(0)));
   file.insert(file.end(), tail.begin(), tail.end());

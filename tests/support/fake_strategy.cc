@@ -5,8 +5,9 @@
 
 #include "millrace/io/pth_reader.h"
 #include "millrace/runtime/async/error.h"
+#include "millrace/runtime/device/device_error.h"
 #include "millrace/runtime/engine/checkpoint_file.h"
-#include "millrace/runtime/engine/state_gate.h"
+#include "millrace/runtime/staging/state_gate.h"
 
 namespace millrace::test {
 namespace {
@@ -40,6 +41,22 @@ FakeStrategy::FakeStrategy(FakeStrategyOptions options) : options_(std::move(opt
               {{options_.body + ".weight"}, random_floats(), random_floats()},
               {{"frozen.weight"}, random_floats(), nullptr},
               {{"norm.running_mean"}, random_floats(), nullptr}};
+  loss_.lateness = options_.loss_lateness;
+  if (options_.stream != nullptr) {
+    steps_ = std::make_unique<StepStreams>(*options_.stream);
+    device_loss_.steps = steps_.get();
+  }
+}
+
+FakeStrategy::~FakeStrategy() {
+  try {
+    finish();
+  } catch (const DeviceError&) {  // then no kernel runs any more
+  }
+}
+
+void FakeStrategy::finish() const {
+  if (options_.stream != nullptr) options_.stream->synchronize();
 }
 
 // xorshift64*, as a float in [0, 1).
@@ -61,13 +78,32 @@ void FakeStrategy::prepare(std::uint64_t seed, StateGate& gate) {
   gate_ = &gate;
 }
 
+std::span<const float> FakeStrategy::bring(const Batch& batch) {
+  const auto inputs = batch.fields()[0].view().as<float>();
+  if (!steps_) return inputs;
+  std::vector<std::span<const std::byte>> fields;
+  for (const Batch::Field& field : batch.fields()) fields.emplace_back(field.bytes);
+  const std::byte* const there = steps_->bring(fields).front();
+  return {reinterpret_cast<const float*>(there), inputs.size()};
+}
+
 StepOutput FakeStrategy::forward_backward(const Batch& batch) {
   on_forward();
-  float sum = draw();
-  for (const float value : batch.fields()[0].view().as<float>()) sum = sum * 0.75f + value;
-  gradient_ = sum * 0.01f + (*tensors_[kEmbed].values)[0] * (*tensors_[kBody].values)[1] * 0.1f;
-  for (float& mean : *tensors_[kMean].values) mean = 0.9f * mean + 0.1f * sum;
-  loss_.value = gradient_ + (*tensors_[kBody].values)[0] + (*tensors_[kMean].values)[0];
+  compute([this, inputs = bring(batch), noise = draw()] {
+    float sum = noise;
+    for (const float value : inputs) sum = sum * 0.75f + value;
+    gradient_ = sum * 0.01f + (*tensors_[kEmbed].values)[0] * (*tensors_[kBody].values)[1] * 0.1f;
+    for (float& mean : *tensors_[kMean].values) mean = 0.9f * mean + 0.1f * sum;
+    step_loss_ = gradient_ + (*tensors_[kBody].values)[0] + (*tensors_[kMean].values)[0];
+  });
+  if (steps_) {
+    const auto* const loss = reinterpret_cast<const std::byte*>(&step_loss_);
+    scalar_ = {"loss", &device_loss_, steps_->send(loss)};
+    steps_->used();
+  } else {
+    scalar_.ticket = loss_.steps;
+    loss_.add(step_loss_);
+  }
   return {{&scalar_, 1}, true};
 }
 
@@ -80,26 +116,36 @@ void FakeStrategy::optimizer_step() {
     on_write(storage++);
     gate_->writable(std::as_bytes(std::span(*tensor.momentum)));
     on_write(storage++);
-    std::vector<float>& values = *tensor.values;
-    std::vector<float>& momentum = *tensor.momentum;
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      momentum[i] = 0.5f * momentum[i] + gradient_ + 0.01f * values[i];
-      values[i] -= static_cast<float>(rate_) * momentum[i];
-    }
+    compute([this, &values = *tensor.values, &momentum = *tensor.momentum, rate = rate_] {
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        momentum[i] = 0.5f * momentum[i] + gradient_ + 0.01f * values[i];
+        values[i] -= static_cast<float>(rate) * momentum[i];
+      }
+    });
   }
+  if (steps_) steps_->stepped();
 }
 
 // Two classes; the scores depend on the weights and on the first feature.
-TensorView FakeStrategy::predict(const Batch& batch) {
-  const auto inputs = batch.fields()[0].view().as<float>();
+void FakeStrategy::predict(const Batch& batch) {
   const auto samples = static_cast<std::size_t>(batch.size());
   score_sizes_ = {batch.size(), 2};
   scores_.resize(2 * samples);
-  for (std::size_t i = 0; i < samples; ++i) {
-    scores_[2 * i] = (*tensors_[kBody].values)[0];
-    scores_[2 * i + 1] = inputs[i * inputs.size() / samples];
-  }
-  return {DType::kFloat32, score_sizes_, std::as_bytes(std::span(scores_))};
+  compute([this, inputs = bring(batch), samples] {
+    for (std::size_t i = 0; i < samples; ++i) {
+      scores_[2 * i] = (*tensors_[kBody].values)[0];
+      scores_[2 * i + 1] = inputs[i * inputs.size() / samples];
+    }
+  });
+  if (!steps_) return;
+  const auto bytes = std::as_bytes(std::span(scores_));
+  steps_->fetch(bytes.data(), bytes.size());
+  steps_->used();
+}
+
+TensorView FakeStrategy::scores() {
+  const auto bytes = steps_ ? steps_->received() : std::as_bytes(std::span(scores_));
+  return {DType::kFloat32, score_sizes_, bytes};
 }
 
 CapturedState FakeStrategy::capture(bool with_optimizer) {
@@ -111,7 +157,10 @@ CapturedState FakeStrategy::capture(bool with_optimizer) {
   auto handles = std::make_shared<std::vector<Floats>>();
   const auto add = [&](const Floats& floats, Mutation mutation) {
     handles->push_back(floats);
-    state.storages.push_back({std::as_bytes(std::span(*floats)), mutation});
+    state.storages.push_back({.bytes = std::as_bytes(std::span(*floats)),
+                              .mutation = mutation,
+                              .dtype = DType::kFloat32,
+                              .on_device = options_.stream != nullptr});
     return leaf(state.storages.size() - 1, floats->size());
   };
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
@@ -134,6 +183,7 @@ CapturedState FakeStrategy::capture(bool with_optimizer) {
     state.optimizer.set("param_groups", pickle::Value::list({std::move(group)}));
   }
   state.handles = std::move(handles);
+  state.watch = make_watch();
   return state;
 }
 
@@ -148,7 +198,8 @@ void FakeStrategy::load_rng(std::string_view bytes) {
 
 void FakeStrategy::write(const Floats& target, const std::vector<float>& source) {
   if (gate_ != nullptr) gate_->writable(std::as_bytes(std::span(*target)));
-  *target = source;
+  compute([target, source] { *target = source; });
+  finish();
 }
 
 LoadReport FakeStrategy::load_model(const CheckpointFile& file, const LoadOptions& options) {
@@ -194,6 +245,7 @@ void FakeStrategy::load_optimizer(const CheckpointFile& file) {
 }
 
 std::vector<std::vector<std::byte>> FakeStrategy::state() const {
+  finish();
   std::vector<std::vector<std::byte>> state;
   const auto add = [&](std::span<const std::byte> bytes) {
     state.emplace_back(bytes.begin(), bytes.end());

@@ -2,16 +2,19 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
+#include <utility>
 
 #include "millrace/io/object_name.h"
 
 namespace millrace::test {
 namespace {
 
-constexpr std::array<const char*, 20> kNames = {
-    "create",    "open_read",  "clear_direct", "close",     "pwrite", "pread",     "fallocate",
-    "ftruncate", "sync_range", "drop_cache",   "fdatasync", "rename", "link",      "unlink",
-    "mkdir",     "fsync_dir",  "stat",         "fstat",     "list",   "free_space"};
+constexpr std::array<const char*, 22> kNames = {
+    "create",    "open_read", "open_append", "clear_direct", "close",      "pwrite",
+    "append",    "pread",     "fallocate",   "ftruncate",    "sync_range", "drop_cache",
+    "fdatasync", "rename",    "link",        "unlink",       "mkdir",      "fsync_dir",
+    "stat",      "fstat",     "list",        "free_space"};
 
 std::string shortened(const std::string& path) {
   std::string name = path.substr(path.rfind('/') + 1);
@@ -51,8 +54,15 @@ void FaultFileOps::limit_reads(std::size_t bytes) {
   read_limit_ = bytes;
 }
 
+void FaultFileOps::decide(Decide decide) {
+  const std::lock_guard lock(mutex_);
+  decide_ = std::move(decide);
+  decided_ = 0;
+}
+
 void FaultFileOps::clear_faults() {
   const std::lock_guard lock(mutex_);
+  decide_ = nullptr;
   faults_.clear();
   until_failure_ = 0;
   write_limit_ = read_limit_ = 0;
@@ -101,7 +111,7 @@ std::size_t FaultFileOps::open_descriptors() const {
   return paths_.size();
 }
 
-int FaultFileOps::enter(const FileCall& call, std::size_t& index) {
+FaultFileOps::Fate FaultFileOps::enter(const FileCall& call, std::size_t& index) {
   std::unique_lock lock(mutex_);
   index = calls_.size();
   calls_.push_back(call);
@@ -111,7 +121,10 @@ int FaultFileOps::enter(const FileCall& call, std::size_t& index) {
     changed_.wait(lock, [&] { return held_ != call.op; });
     --waiting_;
   }
-  return due_fault(call.op);
+  Fate fate;
+  if (decide_) fate = decide_(++decided_, call);
+  if (const int fault = due_fault(call.op); fault != 0) fate.error_number = fault;
+  return fate;
 }
 
 int FaultFileOps::due_fault(FileOp op) {
@@ -129,9 +142,16 @@ int FaultFileOps::due_fault(FileOp op) {
 template <class Real>
 auto FaultFileOps::run(const FileCall& call, Real real) {
   std::size_t index = 0;
-  const int fault = enter(call, index);
-  decltype(real()) result = -fault;
-  if (fault == 0) result = real();
+  const Fate fate = enter(call, index);
+  const auto made = [&] {
+    if constexpr (std::is_invocable_v<Real, std::size_t>) {
+      return real(fate.most);
+    } else {
+      return real();
+    }
+  };
+  decltype(made()) result = -fate.error_number;
+  if (fate.error_number == 0) result = made();
   const std::lock_guard lock(mutex_);
   if (index < calls_.size()) calls_[index].result = result;
   return result;
@@ -159,6 +179,11 @@ int FaultFileOps::open_read(const std::string& path) {
   return run({FileOp::kOpenRead, path}, [&] { return opened(real_.open_read(path), path); });
 }
 
+int FaultFileOps::open_append(const std::string& path, bool create) {
+  return run({FileOp::kOpenAppend, path, create ? "new" : ""},
+             [&] { return opened(real_.open_append(path, create), path); });
+}
+
 int FaultFileOps::clear_direct(int fd) {
   return run({FileOp::kClearDirect, path_of(fd)}, [&] { return real_.clear_direct(fd); });
 }
@@ -178,8 +203,19 @@ std::int64_t FaultFileOps::pwrite(int fd, std::span<const std::byte> bytes, std:
     const std::lock_guard lock(mutex_);
     if (write_limit_ > 0) bytes = bytes.first(std::min(bytes.size(), write_limit_));
   }
-  return run({FileOp::kPwrite, path_of(fd), {}, offset, bytes.size()},
-             [&] { return real_.pwrite(fd, bytes, offset); });
+  return run({FileOp::kPwrite, path_of(fd), {}, offset, bytes.size()}, [&](std::size_t most) {
+    return real_.pwrite(fd, bytes.first(std::min(bytes.size(), most)), offset);
+  });
+}
+
+std::int64_t FaultFileOps::append(int fd, std::span<const std::byte> bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (write_limit_ > 0) bytes = bytes.first(std::min(bytes.size(), write_limit_));
+  }
+  return run({FileOp::kAppend, path_of(fd), {}, 0, bytes.size()}, [&](std::size_t most) {
+    return real_.append(fd, bytes.first(std::min(bytes.size(), most)));
+  });
 }
 
 std::int64_t FaultFileOps::pread(int fd, std::span<std::byte> bytes, std::uint64_t offset) {
@@ -187,8 +223,9 @@ std::int64_t FaultFileOps::pread(int fd, std::span<std::byte> bytes, std::uint64
     const std::lock_guard lock(mutex_);
     if (read_limit_ > 0) bytes = bytes.first(std::min(bytes.size(), read_limit_));
   }
-  return run({FileOp::kPread, path_of(fd), {}, offset, bytes.size()},
-             [&] { return real_.pread(fd, bytes, offset); });
+  return run({FileOp::kPread, path_of(fd), {}, offset, bytes.size()}, [&](std::size_t most) {
+    return real_.pread(fd, bytes.first(std::min(bytes.size(), most)), offset);
+  });
 }
 
 int FaultFileOps::fallocate(int fd, std::uint64_t size) {
@@ -212,7 +249,8 @@ int FaultFileOps::drop_cache(int fd, std::uint64_t offset, std::uint64_t length)
 }
 
 int FaultFileOps::fdatasync(int fd) {
-  return run({FileOp::kFdatasync, path_of(fd)}, [&] { return real_.fdatasync(fd); });
+  return run({FileOp::kFdatasync, path_of(fd)},
+             [&] { return syncs_ == Syncs::kReal ? real_.fdatasync(fd) : 0; });
 }
 
 int FaultFileOps::rename(const std::string& from, const std::string& to) {
@@ -232,7 +270,8 @@ int FaultFileOps::mkdir(const std::string& path) {
 }
 
 int FaultFileOps::fsync_dir(const std::string& path) {
-  return run({FileOp::kFsyncDir, path}, [&] { return real_.fsync_dir(path); });
+  return run({FileOp::kFsyncDir, path},
+             [&] { return syncs_ == Syncs::kReal ? real_.fsync_dir(path) : 0; });
 }
 
 int FaultFileOps::stat(const std::string& path, FileStatus& status) {

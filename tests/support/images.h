@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "millrace/io/catalog.h"
 #include "millrace/io/storage.h"
 
 namespace millrace::test {
@@ -38,6 +39,11 @@ inline std::string read_text(const Storage& storage, std::string_view name) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+inline std::vector<std::byte> bytes_of_text(std::string_view text) {
+  const auto bytes = std::as_bytes(std::span(text));
+  return {bytes.begin(), bytes.end()};
+}
+
 inline CommitTimes commit_bytes(Storage& storage, std::string_view name,
                                 const std::vector<std::byte>& bytes) {
   BytesImage image(bytes);
@@ -49,9 +55,12 @@ inline CommitTimes commit_text(Storage& storage, std::string_view name, std::str
   return storage.commit(name, image);
 }
 
+// All objects but the catalog, which is there wherever a checkpoint is.
 inline std::vector<std::string> names_of(const Storage& storage) {
   std::vector<std::string> names;
-  for (const ObjectInfo& info : storage.list()) names.push_back(info.name);
+  for (const ObjectInfo& info : storage.list()) {
+    if (info.name != Catalog::kName) names.push_back(info.name);
+  }
   return names;
 }
 

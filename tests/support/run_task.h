@@ -1,6 +1,8 @@
 // Runs one coroutine to its end on a fresh io_context of the calling thread.
 #pragma once
 
+#include <stdlib.h>  // before Asio, whose allocator depends on the library's macros
+
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
 #include <exception>

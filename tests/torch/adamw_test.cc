@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "millrace/runtime/async/error.h"
-#include "millrace/runtime/engine/state_gate.h"
+#include "millrace/runtime/staging/state_gate.h"
 #include "tests/torch/support/small_nets.h"
 #include "tests/torch/support/stepping.h"
 
@@ -62,9 +62,7 @@ TEST(AdamW, CountsStepsPerParameter) {
     test::set_gradients(parameters, step, step % 2 == 0 ? 1 : SIZE_MAX);
     optimizer->step(gate);
   }
-  const auto steps_of = [&](std::size_t i) {
-    return optimizer->state(i).at(0).second.item<double>();
-  };
+  const auto steps_of = [&](std::size_t i) { return optimizer->state(i)[0].item<double>(); };
   EXPECT_EQ(steps_of(0), 6);
   EXPECT_EQ(steps_of(1), 3);
   EXPECT_EQ(steps_of(4), 6);

@@ -10,8 +10,9 @@
 #include "millrace/io/pickler.h"
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/engine/checkpoint_file.h"
-#include "millrace/runtime/engine/pth_image.h"
-#include "millrace/runtime/engine/staging.h"
+#include "millrace/runtime/staging/host_snapshot.h"
+#include "millrace/runtime/staging/pth_image.h"
+#include "millrace/runtime/staging/staging.h"
 #include "millrace/runtime/torch/state_dict.h"
 #include "millrace/runtime/torch/tensor_bytes.h"
 #include "tests/torch/support/named_tensors.h"
@@ -126,7 +127,7 @@ TEST(Optimizer, StepsTheSameWhileTheGateIsClosed) {
       }
       std::vector<std::byte> arena(PthLayout(sizes).storages_end());
       auto snapshot =
-          std::make_shared<Snapshot>(storages, PthLayout(sizes), arena, Snapshot::CopyProbe());
+          std::make_shared<HostSnapshot>(storages, PthLayout(sizes), arena, Snapshot::CopyProbe());
       StateGate closed;
       closed.close_for(snapshot);  // no copier: only the gate itself copies
       const std::size_t without = step % 3 == 0 ? 2 : SIZE_MAX;

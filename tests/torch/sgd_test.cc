@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "millrace/runtime/async/error.h"
-#include "millrace/runtime/engine/state_gate.h"
+#include "millrace/runtime/staging/state_gate.h"
 #include "tests/torch/support/small_nets.h"
 #include "tests/torch/support/stepping.h"
 
@@ -54,7 +54,7 @@ TEST(Sgd, HasNoStateBeforeTheFirstStep) {
   EXPECT_TRUE(optimizer->state(2).empty());
   EXPECT_TRUE(optimizer->state(test::kFrozen).empty());
   // The first momentum is the gradient itself.
-  EXPECT_TRUE(optimizer->state(0)[0].second.equal(test::random_tensor({4, 5}, 100)));
+  EXPECT_TRUE(optimizer->state(0)[0].equal(test::random_tensor({4, 5}, 100)));
 }
 
 TEST(Sgd, RefusesWhatPythonRefuses) {

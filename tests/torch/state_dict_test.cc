@@ -167,7 +167,7 @@ TEST(StateDict, TheOptimizersStoragesComeInItsOrder) {
   };
   for (std::size_t i = 0; i < optimizer->parameters().size(); ++i) {
     expect_next(optimizer->parameters()[i]);
-    for (const auto& [name, tensor] : optimizer->state(i)) expect_next(tensor);
+    for (const at::Tensor& tensor : optimizer->state(i)) expect_next(tensor);
   }
   EXPECT_EQ(next, all.size());
   // Adding the model afterwards adds its buffers alone.

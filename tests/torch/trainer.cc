@@ -9,6 +9,10 @@
 //   optimizer=adamw|amsgrad|sgd|momentum
 //   width=<n> dropout=<p> warmup=<iterations> seed=<n>
 //   resume=auto|<file>
+//   validate=<interval>         accuracy, of which the best is saved; the last and the best are
+//                               published at the end
+//   io=ask                      one I/O thread; prints `io <thread id>` and waits for a line of
+//                               standard input before anything else
 //   die=<iter>                  SIGKILLs itself once the checkpoint of that iteration is committed
 //   dump=<folder>               raw copies of every captured state and every batch
 //
@@ -22,14 +26,18 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <asio/post.hpp>
 #include <cstdio>
 #include <fstream>
+#include <iostream>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "millrace/events/event_bus.h"
 #include "millrace/hooks/default_hooks.h"
+#include "millrace/runtime/async/io_pool.h"
+#include "millrace/runtime/engine/metric.h"
 #include "millrace/runtime/engine/run.h"
 #include "millrace/runtime/engine/run_context.h"
 #include "millrace/runtime/torch/single_device.h"
@@ -185,6 +193,7 @@ RunOptions run_options(const Arguments& arguments) {
     std::replace(line.begin(), line.end(), '\n', '|');
     write_line("log " + line);
   };
+  if (arguments.number("validate", 0) > 0) options.val_interval = arguments.number("validate", 0);
   const std::string resume = arguments.text("resume");
   if (resume == "auto") {
     options.resume = Resume::automatic();
@@ -214,9 +223,22 @@ Parts make_parts(const Arguments& arguments) {
                          .by_epoch = arguments.text("save", "epoch") == "epoch",
                          .max_keep_ckpts = arguments.number("keep", -1),
                          .mode = parse_stage_mode(arguments.text("mode", "lazy"))};
+  if (arguments.number("validate", 0) > 0) {
+    parts.val = loader(test::labelled_points(200, 8), {.batch_size = 100});
+    parts.metrics.push_back(std::make_unique<Accuracy>());
+    defaults.checkpoint.save_best = {"accuracy"};
+    defaults.checkpoint.published_keys = {"state_dict"};
+  }
   parts.hooks = default_hooks(std::move(defaults));
   parts.hooks.add(std::make_unique<Reporter>(arguments));
   return parts;
+}
+
+// Says which thread does the I/O, and lets the parent do something to it first.
+void ask(IoPool& pool) {
+  asio::post(pool.executor(), [] { write_line("io " + std::to_string(::gettid())); });
+  std::string line;
+  std::getline(std::cin, line);
 }
 
 }  // namespace
@@ -225,7 +247,14 @@ Parts make_parts(const Arguments& arguments) {
 int main(int argc, char** argv) {
   const millrace::Arguments arguments(argc, argv);
   try {
-    return millrace::run(millrace::run_options(arguments), millrace::make_parts(arguments));
+    millrace::RunOptions options = millrace::run_options(arguments);
+    if (arguments.text("io") != "ask") {
+      return millrace::run(std::move(options), millrace::make_parts(arguments));
+    }
+    millrace::IoPool pool({.threads = 1});
+    millrace::ask(pool);
+    options.shared_io = &pool;
+    return millrace::run(std::move(options), millrace::make_parts(arguments));
   } catch (const std::exception& error) {
     return millrace::report_error(error);
   }

@@ -47,7 +47,8 @@ mr::Parts make_parts(const Options& o) {
   const Digits digits = load_digits(o.data, 0.2, o.seed);
   mr::set_randomness(o.seed);
   mr::Parts parts;
-  parts.strategy = digit_classifier(o.width, o.lr, o.threads > 0 ? o.threads : default_threads());
+  const int threads = o.threads > 0 ? o.threads : default_threads();
+  parts.strategy = digit_classifier(o.width, o.lr, {.threads = threads, .device = o.device});
   parts.train = mr::loader(digits.train, {.batch_size = o.batch_size, .shuffle = true});
   parts.val = mr::loader(digits.holdout, {.batch_size = 250});
   parts.metrics.push_back(std::make_unique<mr::Accuracy>());
@@ -62,7 +63,9 @@ mr::Parts make_parts(const Options& o) {
   parts.hooks = mr::default_hooks(std::move(defaults));
   parts.hooks.add(std::make_unique<mr::ProgressHook>());
   parts.hooks.add(std::make_unique<mr::TraceHook>());
+  parts.hooks.add(std::make_unique<mr::TimelineHook>());
   parts.hooks.add(std::make_unique<mr::CheckpointReportHook>());
+  if (o.device != "cpu") parts.hooks.add(std::make_unique<mr::NvtxHook>());
   return parts;
 }
 
@@ -93,8 +96,9 @@ void print_outcome(const mr::Runner& runner, const OutcomeHook& outcome, const O
                 static_cast<long long>(outcome.measured_epoch));
   }
   if (outcome.trained || outcome.measured_epoch > 0) {
-    const auto trace = std::filesystem::absolute(o.work_dir / "trace.json").lexically_normal();
-    std::printf("Time line: %s (open it in Perfetto or chrome://tracing)\n", trace.c_str());
+    const auto page = std::filesystem::absolute(o.work_dir / "timeline.html").lexically_normal();
+    std::printf("Time line: %s (in a browser; trace.json beside it is for Perfetto)\n",
+                page.c_str());
   }
   // A complete run has nothing left to do but to train longer.
   const bool complete = runner.progress().epoch >= o.epochs;

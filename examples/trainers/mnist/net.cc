@@ -3,7 +3,7 @@
 #include <torch/nn/functional.h>
 #include <torch/nn/modules.h>
 
-#include "millrace/runtime/torch/single_device.h"
+#include <utility>
 
 namespace nn = torch::nn;
 
@@ -36,7 +36,8 @@ struct DigitNet : nn::Module {
 
 }  // namespace
 
-std::unique_ptr<millrace::Strategy> digit_classifier(std::int64_t width, double lr, int threads) {
+std::unique_ptr<millrace::Strategy> digit_classifier(std::int64_t width, double lr,
+                                                     millrace::SingleDeviceOptions options) {
   return millrace::single_device(std::make_shared<DigitNet>(width), millrace::cross_entropy,
-                                 millrace::adamw({.lr = lr}), {.threads = threads});
+                                 millrace::adamw({.lr = lr}), std::move(options));
 }

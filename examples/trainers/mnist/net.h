@@ -5,7 +5,8 @@
 #include <cstdint>
 #include <memory>
 
-#include "millrace/runtime/engine/strategy.h"
+#include "millrace/runtime/torch/single_device.h"
 
 // A strategy over a fresh net; call millrace::set_randomness(seed) first.
-std::unique_ptr<millrace::Strategy> digit_classifier(std::int64_t width, double lr, int threads);
+std::unique_ptr<millrace::Strategy> digit_classifier(std::int64_t width, double lr,
+                                                     millrace::SingleDeviceOptions options);

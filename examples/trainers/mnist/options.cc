@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "millrace/runtime/async/error.h"
+#include "millrace/runtime/torch/step_device.h"
 
 namespace {
 
@@ -71,7 +72,7 @@ void add_schedule(CLI::App& app, Options& o) {
   app.add_option("--threads", o.threads, "LibTorch's threads; 0: all cores but one")
       ->check(whole(0, 1024))
       ->capture_default_str();
-  app.add_option("--device", o.device, "cpu")->capture_default_str();
+  app.add_option("--device", o.device, "cpu, cuda, cuda:1, ...")->capture_default_str();
 }
 
 void add_checkpoints(CLI::App& app, Options& o) {
@@ -117,15 +118,6 @@ int unknown_options(const CLI::App& app, int exit_code) {
   return exit_code;
 }
 
-void check_device(const std::string& device) {
-  if (device == "cpu") return;
-  if (device == "cuda") {
-    throw millrace::ConfigError("--device", "this build has no CUDA support; use --device cpu");
-  }
-  throw millrace::ConfigError("--device", "unknown device '" + device + "'; valid: cpu",
-                              millrace::nearest_name(device, {"cpu", "cuda"}));
-}
-
 std::vector<std::string> given_options(const CLI::App& app) {
   const std::vector<std::string> own{"--work-dir", "--data", "--epochs", "--resume",
                                      "--resume-from"};
@@ -165,7 +157,7 @@ std::optional<int> parse_options(int argc, char** argv, Options& options) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error);
   }
-  check_device(options.device);
+  millrace::check_device(options.device);
   if (options.data.empty()) options.data = default_data();
   options.program = argv[0];
   options.given = given_options(app);

@@ -26,10 +26,13 @@ std::vector<std::byte> make_file_of_pickle(const std::vector<std::byte>& data_pk
   const PthLayout layout(sizes);
   std::vector<std::byte> file(layout.storages_end());
   for (std::size_t i = 0; i < storages.size(); ++i) {
-    const auto header = layout.header_offset(i), data = layout.data_offset(i);
-    layout.write_header(i, crcs[i], std::span(file).subspan(header, data - header));
+    const auto room = [&](std::uint64_t first, std::uint64_t last) {
+      return std::span(file).subspan(first, last - first);
+    };
+    layout.write_header(i, room(layout.header_offset(i), layout.data_offset(i)));
+    layout.write_descriptor(i, crcs[i], room(layout.data_end(i), layout.end_offset(i)));
     std::copy(storages[i].begin(), storages[i].end(),
-              file.begin() + static_cast<std::ptrdiff_t>(data));
+              file.begin() + static_cast<std::ptrdiff_t>(layout.data_offset(i)));
   }
   const auto tail = layout.make_tail(crcs, data_pkl, extra);
   file.insert(file.end(), tail.begin(), tail.end());

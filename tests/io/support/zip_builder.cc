@@ -58,9 +58,12 @@ Written local(Output& out, const ZipPart& part) {
   out.text += name;
   if (part.zip64) extra64(out, stored, size);
   out.text += data;
-  if (part.descriptor) {
-    out.number(0x08074b50, 4);
-    out.number(crc, 4), out.number(data.size(), 4), out.number(part.content.size(), 4);
+  if (part.descriptor && !part.no_descriptor) {
+    const int width = part.zip64 ? 8 : 4;
+    if (part.descriptor_signature) out.number(0x08074b50, 4);
+    out.number(part.descriptor_crc.value_or(crc), 4);
+    out.number(part.descriptor_stored.value_or(data.size()), width);
+    out.number(part.descriptor_size.value_or(part.content.size()), width);
   }
   return written;
 }

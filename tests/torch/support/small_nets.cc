@@ -82,6 +82,46 @@ struct ManyTensors : nn::Module {
   torch::Tensor forward(const torch::Tensor& x) { return x; }
 };
 
+struct ManyModules : nn::Module {
+  explicit ManyModules(std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      register_module("layer_with_a_long_name_" + std::to_string(i), nn::Linear(1, 1));
+    }
+  }
+  torch::Tensor forward(const torch::Tensor& x) { return x; }
+};
+
+struct Changing : nn::Module {
+  Changing() {
+    register_parameter("first", torch::ones({3}));
+    register_parameter("second", torch::ones({4}));
+    register_module("body", nn::Sequential(nn::Linear(3, 3), nn::BatchNorm1d(3)));
+    register_module("head", nn::Linear(3, 2));
+  }
+  torch::Tensor forward(const torch::Tensor& x) { return x; }
+
+  std::vector<ChangingNet::Change> changes() {
+    return {
+        {"a parameter more", [this] { register_parameter("third", torch::ones({2})); }},
+        {"a buffer more", [this] { register_buffer("mean", torch::zeros({2})); }},
+        {"another parameter", [this] { parameters_["first"] = torch::ones({3}); }},
+        {"a module more", [this] { register_module("extra", nn::Linear(1, 1)); }},
+        {"another module", [this] { replace_module("extra", nn::Linear(1, 1)); }},
+        {"another name", [this] { rename("extra", "other"); }},
+        {"a module fewer", [this] { unregister_module("other"); }},
+        {"another order", [this] { rename("body", "body"); }},
+        {"a parameter fewer", [this] { parameters_.erase("second"); }},
+    };
+  }
+
+ private:
+  void rename(const std::string& from, const std::string& to) {
+    const auto module = named_children()[from];
+    unregister_module(from);
+    register_module(to, module);
+  }
+};
+
 template <class Net>
 ModelFunctions functions_of(std::shared_ptr<Net> net) {
   ModelFunctions functions;
@@ -123,6 +163,15 @@ ModelFunctions nested_net() { return functions_of(std::make_shared<NestedNet>())
 
 ModelFunctions many_tensors(std::int64_t count) {
   return functions_of(std::make_shared<ManyTensors>(count));
+}
+
+ModelFunctions many_modules(std::int64_t count) {
+  return functions_of(std::make_shared<ManyModules>(count));
+}
+
+ChangingNet changing_net() {
+  const auto net = std::make_shared<Changing>();
+  return {functions_of(net), net->changes()};
 }
 
 std::unique_ptr<TorchOptimizer> torch_adamw(std::vector<at::Tensor> parameters,

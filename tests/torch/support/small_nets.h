@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -35,6 +36,19 @@ std::shared_ptr<const Dataset> labelled_points(std::int64_t count, std::uint64_t
 ModelFunctions nested_net();
 // `count` parameters of one number each.
 ModelFunctions many_tensors(std::int64_t count);
+
+// A net whose structure is changed while it is in use; each change is made once.
+struct ChangingNet {
+  struct Change {
+    const char* name;
+    std::function<void()> make;
+  };
+  ModelFunctions functions;
+  std::vector<Change> changes;
+};
+ChangingNet changing_net();
+// `count` modules with two parameters each, in a row.
+ModelFunctions many_modules(std::int64_t count);
 
 // LibTorch's own optimizers, with the same options as ours (which must not maximize).
 class TorchOptimizer {

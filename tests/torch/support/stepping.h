@@ -55,7 +55,7 @@ inline std::vector<at::Tensor> clones(const std::vector<at::Tensor>& tensors) {
 inline std::vector<at::Tensor> whole_state(const Optimizer& optimizer) {
   std::vector<at::Tensor> all = clones(optimizer.parameters());
   for (std::size_t i = 0; i < optimizer.parameters().size(); ++i) {
-    for (const auto& [name, tensor] : optimizer.state(i)) all.push_back(tensor.clone());
+    for (const at::Tensor& tensor : optimizer.state(i)) all.push_back(tensor.clone());
   }
   return all;
 }

@@ -10,6 +10,8 @@ DEMO_ARGS ?=
 ONLY ?=
 RESULTS := build/bench/results
 FUZZ_SECONDS ?= 60
+# The time limit of a stress test's share: a run that hangs fails while the rest can still run.
+STRESS_SECONDS := 600
 CLANG_FORMAT ?= $(firstword $(shell command -v clang-format clang-format-14) clang-format)
 CLANG_TIDY ?= $(firstword $(shell command -v clang-tidy clang-tidy-14) clang-tidy)
 DEMO := build/release/examples/trainers/mnist/mnist
@@ -35,7 +37,8 @@ test: ## build everything and run all tests
 	@cmake/setup.sh run test
 	@cmake --preset release -DMILLRACE_TESTS=ON
 	@cmake --build build/release -j $(JOBS)
-	@ctest --test-dir build/release --output-on-failure -j $(JOBS) | $(WITH_COUNTS)
+	@ctest --test-dir build/release --output-on-failure -j $(JOBS) \
+	  --timeout $(STRESS_SECONDS) | $(WITH_COUNTS)
 
 stress: ## the whole of the stress tests, of which `make test` runs a share (hours)
 	@cmake/setup.sh run test
@@ -59,7 +62,7 @@ asan tsan: ## the part without LibTorch and its tests under a sanitizer
 	@cmake/setup.sh run test
 	@cmake --preset $@ -DMILLRACE_TESTS=ON
 	@cmake --build build/$@ -j $(JOBS)
-	@ctest --test-dir build/$@ --output-on-failure -j $(JOBS)
+	@ctest --test-dir build/$@ --output-on-failure -j $(JOBS) --timeout $(STRESS_SECONDS)
 
 cpu: ## build everything as on a machine without CUDA; the trainer then refuses --device cuda
 	@cmake/setup.sh run

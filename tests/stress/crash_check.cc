@@ -107,12 +107,16 @@ bool CrashCheck::happened(const std::map<std::string, std::vector<Moment>>& mome
 }
 
 std::int64_t CrashCheck::newer_of_its_series(std::size_t mark, Moment now) const {
-  const bool best = run_.promises()[mark].best;
+  const auto generation = [this](const CrashPromise& promise) {
+    return run_.saves().at(promise.save_id).generation;
+  };
+  const CrashPromise& older = run_.promises()[mark];
   std::int64_t newer = 0;
-  for (std::size_t later = mark + 1; later < promised_.size(); ++later) {
-    const CrashPromise& promise = run_.promises()[later];
-    const bool counts = promise.kind == Promise::kCommitted && promise.best == best;
-    if (counts && promised_[later] <= now) ++newer;
+  for (std::size_t other = 0; other < promised_.size(); ++other) {
+    const CrashPromise& promise = run_.promises()[other];
+    if (other == mark || promised_[other] > now) continue;
+    if (promise.kind != Promise::kCommitted || promise.best != older.best) continue;
+    if (other > mark || generation(promise) > generation(older)) ++newer;
   }
   return newer;
 }

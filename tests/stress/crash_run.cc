@@ -34,6 +34,7 @@ std::int64_t number_in(const std::string& name) {
 
 CrashRun::CrashRun(CrashPlan plan) : plan_(std::move(plan)) {
   files_ = std::make_shared<RecordingFileOps>(empty_disk(dir_), plan_.limits);
+  if (plan_.delays != 0) files_->delay(plan_.delays);
   train({}, true);
   if (plan_.long_catalog) lengthen_catalog();
   if (plan_.then == CrashPlan::Then::kResume) train(Resume::automatic(), false);

@@ -38,6 +38,7 @@ struct CrashPlan {
   std::size_t floats = 40;        // of each parameter
   MemoryFileOps::Limits limits = {};
   std::size_t io_threads = 2;
+  std::uint64_t delays = 0;  // seed of RecordingFileOps::delay(); 0: none
 };
 
 // What a hook was told. It holds from there on.

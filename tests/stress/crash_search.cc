@@ -84,8 +84,9 @@ bool CrashFindings::has(std::string_view kind) const {
 
 void search_crash_states(const CrashSearch& search, CrashFindings& findings) {
   std::uint64_t seed = search.seed;
-  for (const CrashPlan& plan : crash_plans(search.seed)) {
+  for (CrashPlan& plan : crash_plans(search.seed)) {
     if (findings.faults.size() >= search.faults_at_most) return;
+    if (search.delays) plan.delays = seed + 1;
     try {
       const CrashRun run(plan);
       ++findings.runs;

@@ -15,6 +15,7 @@ struct CrashSearch {
   std::size_t per_point = 24;        // states that there are, see CrashLimits
   std::size_t states_per_run = 150;  // checked, of those
   std::size_t resumes_per_run = 2;   // whole trainings on one of them
+  bool delays = false;               // some operations take longer, CrashPlan::delays
   std::size_t faults_at_most = 5;    // then the search ends
 };
 

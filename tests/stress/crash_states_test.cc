@@ -239,6 +239,7 @@ TEST(CrashStates, RecoveryFindsWhatWasPromised) {
   for (std::size_t round = 0; round < stress_count(4, 40); ++round) {
     CrashSearch search;
     search.seed = stress_seed() + 1000 * round;
+    search.delays = round % 2 == 1;
     search.per_point = stress_count(24, 96);
     search.states_per_run = stress_count(300, 5000);
     search.resumes_per_run = stress_count(3, 12);

@@ -1,5 +1,7 @@
 #include "tests/support/recording_file_ops.h"
 
+#include <chrono>
+#include <thread>
 #include <utility>
 
 namespace millrace::test {
@@ -62,6 +64,22 @@ DiskLog RecordingFileOps::log() const {
   return log_;
 }
 
+void RecordingFileOps::delay(std::uint64_t seed) {
+  const std::lock_guard lock(mutex_);
+  delays_.emplace(seed);
+}
+
+// Before the operation, so that another thread's may come first.
+std::unique_lock<std::mutex> RecordingFileOps::turn() {
+  std::unique_lock lock(mutex_);
+  if (!delays_ || (*delays_)() % 4 != 0) return lock;
+  const std::chrono::microseconds delay(std::int64_t{1} << (*delays_)() % 15);
+  lock.unlock();
+  std::this_thread::sleep_for(delay);
+  lock.lock();
+  return lock;
+}
+
 std::size_t RecordingFileOps::number_of(const void* file) {
   const auto [found, added] = numbers_.try_emplace(file, files_);
   if (added) ++files_;
@@ -84,12 +102,12 @@ int RecordingFileOps::log_create(int fd, const std::string& path) {
 }
 
 int RecordingFileOps::create_exclusive(const std::string& path, bool direct) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   return log_create(disk_.create_exclusive(path, direct), path);
 }
 
 int RecordingFileOps::open_append(const std::string& path, bool create) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   const int fd = disk_.open_append(path, create);
   return create ? log_create(fd, path) : fd;
 }
@@ -101,7 +119,7 @@ std::uint64_t RecordingFileOps::size_of(int fd) {
 
 std::int64_t RecordingFileOps::pwrite(int fd, std::span<const std::byte> bytes,
                                       std::uint64_t offset) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   const std::int64_t count = disk_.pwrite(fd, bytes, offset);
   if (count <= 0) return count;
   const auto written = bytes.first(static_cast<std::size_t>(count));
@@ -112,7 +130,7 @@ std::int64_t RecordingFileOps::pwrite(int fd, std::span<const std::byte> bytes,
 }
 
 std::int64_t RecordingFileOps::append(int fd, std::span<const std::byte> bytes) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   const std::uint64_t end = size_of(fd);
   const std::int64_t count = disk_.append(fd, bytes);
   if (count <= 0) return count;
@@ -130,26 +148,26 @@ int RecordingFileOps::log_size(int fd, std::uint64_t before, int result) {
 }
 
 int RecordingFileOps::fallocate(int fd, std::uint64_t size) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   const std::uint64_t before = size_of(fd);
   return log_size(fd, before, disk_.fallocate(fd, size));
 }
 
 int RecordingFileOps::ftruncate(int fd, std::uint64_t size) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   const std::uint64_t before = size_of(fd);
   return log_size(fd, before, disk_.ftruncate(fd, size));
 }
 
 int RecordingFileOps::fdatasync(int fd) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   const int result = disk_.fdatasync(fd);
   if (result == 0) add(Kind::kSync, disk_.file_of(fd));
   return result;
 }
 
 int RecordingFileOps::rename(const std::string& from, const std::string& to) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   const bool changes = disk_.file_at(from) != disk_.file_at(to);
   const int result = disk_.rename(from, to);
   if (result == 0 && changes) add(Kind::kRename, disk_.file_at(to), from).to = to;
@@ -157,28 +175,28 @@ int RecordingFileOps::rename(const std::string& from, const std::string& to) {
 }
 
 int RecordingFileOps::link(const std::string& from, const std::string& to) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   const int result = disk_.link(from, to);
   if (result == 0) add(Kind::kLink, disk_.file_at(to), from).to = to;
   return result;
 }
 
 int RecordingFileOps::unlink(const std::string& path) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   const int result = disk_.unlink(path);
   if (result == 0) add(Kind::kUnlink, nullptr, path);
   return result;
 }
 
 int RecordingFileOps::mkdir(const std::string& path) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   const int result = disk_.mkdir(path);
   if (result == 0) add(Kind::kMakeDirectory, nullptr, path);
   return result;
 }
 
 int RecordingFileOps::fsync_dir(const std::string& path) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = turn();
   const int result = disk_.fsync_dir(path);
   if (result == 0) add(Kind::kSyncDirectory, nullptr, path);
   return result;

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -52,6 +54,9 @@ class RecordingFileOps final : public FileOps {
   explicit RecordingFileOps(const DiskImage& disk, MemoryFileOps::Limits limits = {});
 
   void mark(std::size_t number);
+  // From here on some operations, drawn by the seed, wait from a microsecond to 16 ms before they
+  // begin: threads overtake each other as on a disk whose writes take unequal times.
+  void delay(std::uint64_t seed);
   // Forgets the log: from here on, what there is now is durable.
   void restart();
   DiskLog log() const;
@@ -90,6 +95,7 @@ class RecordingFileOps final : public FileOps {
   }
 
  private:
+  std::unique_lock<std::mutex> turn();
   // With the mutex held. `file` null: of no file.
   DiskOperation& add(DiskOperation::Kind kind, const void* file, std::string path = {});
   std::size_t number_of(const void* file);
@@ -102,6 +108,7 @@ class RecordingFileOps final : public FileOps {
   std::map<const void*, std::size_t> numbers_;
   std::size_t files_ = 0;
   DiskLog log_;
+  std::optional<std::mt19937_64> delays_;
 };
 
 }  // namespace millrace::test

@@ -24,6 +24,9 @@ function(millrace_test name)
   add_executable(${name} ${TEST_SOURCES})
   target_link_libraries(${name}
     PRIVATE millrace_settings ${TEST_DEPENDS} GTest::gmock GTest::gtest_main)
+  if(MILLRACE_SANITIZE)  # the expectations, not what they test: a third less to compile
+    target_compile_options(${name} PRIVATE -O0)
+  endif()
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES ENVIRONMENT "${TEST_ENVIRONMENT}")

@@ -302,11 +302,17 @@ Plan random_plan(std::uint32_t seed) {
   return plan;
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr std::uint32_t kHistories = 20;  // of each hundred
+#else
+constexpr std::uint32_t kHistories = 100;
+#endif
+
 class Policies : public ::testing::TestWithParam<std::uint32_t> {};
 INSTANTIATE_TEST_SUITE_P(, Policies, ::testing::Values(0U, 100U, 200U, 300U, 400U));
 
 TEST_P(Policies, HoldOverRandomHistories) {
-  for (std::uint32_t seed = GetParam(); seed < GetParam() + 100; ++seed) {
+  for (std::uint32_t seed = GetParam(); seed < GetParam() + kHistories; ++seed) {
     SCOPED_TRACE(seed);
     const Plan plan = random_plan(seed);
     const test::TempDir dir;

@@ -1,4 +1,6 @@
-# System libraries come from the distribution; `make setup` installs them.
+# System libraries come from the distribution; `make setup` installs them. A project around this one
+# links against them too, so they are known to all of it.
+set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
 find_package(Threads REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(cereal REQUIRED)
@@ -19,11 +21,16 @@ target_link_libraries(millrace_isal INTERFACE "${ISAL_LIBRARY}")
 
 # Who only runs the examples needs no test framework.
 find_package(GTest QUIET)
-option(MILLRACE_TESTS "Build the tests" ${GTest_FOUND})
+set(build_tests OFF)
+if(PROJECT_IS_TOP_LEVEL AND GTest_FOUND)
+  set(build_tests ON)
+endif()
+option(MILLRACE_TESTS "Build the tests" ${build_tests})
 if(MILLRACE_TESTS AND NOT GTest_FOUND)
   message(FATAL_ERROR "GoogleTest not found. Run 'cmake/setup.sh run test'.")
 endif()
-if(MILLRACE_BENCH)
+if(MILLRACE_TESTS AND NOT MILLRACE_EXAMPLES AND MILLRACE_TORCH)
+  message(FATAL_ERROR "The tests run the examples: MILLRACE_TESTS needs MILLRACE_EXAMPLES.")
 endif()
 
 if(MILLRACE_TORCH)

@@ -7,7 +7,7 @@
 # when it finds a fault of a kind that its arguments name; a crash or a time-out is none.
 function(millrace_mutant name)
   cmake_parse_arguments(PARSE_ARGV 1 MUTANT "" "SOURCE;OLD;NEW" "SOURCES;DEPENDS;ARGUMENTS")
-  set(original "${CMAKE_SOURCE_DIR}/${MUTANT_SOURCE}")
+  set(original "${PROJECT_SOURCE_DIR}/${MUTANT_SOURCE}")
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${original}")
   file(READ "${original}" text)
   string(FIND "${text}" "${MUTANT_OLD}" first)
@@ -21,7 +21,7 @@ function(millrace_mutant name)
   file(CONFIGURE OUTPUT "${copy}" CONTENT "@text@" @ONLY)  # touched only when it differs
   add_executable(${name} ${MUTANT_SOURCES} "${copy}")
   target_link_libraries(${name} PRIVATE millrace_settings ${MUTANT_DEPENDS})
-  target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}")
+  target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name} ${MUTANT_ARGUMENTS})
   set_tests_properties(${name} PROPERTIES TIMEOUT 300 LABELS stress)
 endfunction()

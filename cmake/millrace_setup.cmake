@@ -1,7 +1,7 @@
 # What cmake/setup.sh found or installed: TORCH_ROOT, MILLRACE_PYTHON, MILLRACE_DATA. A value given
 # with -D wins over the environment, the environment over the last set-up. Nothing is cached, so
 # that a new set-up takes effect at the next configure.
-set(setup_result "${CMAKE_SOURCE_DIR}/build/deps/env.sh")
+set(setup_result "${PROJECT_SOURCE_DIR}/build/deps/env.sh")
 foreach(variable TORCH_ROOT MILLRACE_PYTHON MILLRACE_DATA)
   if(${variable})
     continue()

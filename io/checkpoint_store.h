@@ -4,8 +4,8 @@
 //             and the catalog of all but the published ones
 //   work_dir  last_checkpoint: the path of the newest file, as text without a newline
 //
-// A commit is: the file, its row in the catalog, the pointer; each durable before the next begins,
-// and what an older file is given up for is all three. `data` and `work_dir` are often one storage.
+// A commit is: the file, its row in the catalog, the pointer; each durable before the next begins.
+// An older file is removed only after all three. `data` and `work_dir` are often one storage.
 //
 // Calls block; make them on I/O threads (rows() alone may be called anywhere). Calls for different
 // names may overlap, but of two commits at a time either may have the last word in the pointer, so

@@ -1,5 +1,6 @@
 // MemoryStorage: objects in memory, with the semantics of every Storage. For tests, and for a host
-// that wants a checkpoint as bytes. "Durable" means: as long as this object lives.
+// that wants a checkpoint as bytes. "Durable" means: as long as this object lives. All have the
+// same location(), so give a run at most one.
 //
 // Calls may come from any thread. The lock is held only to look up and to swap an object, never
 // while an image is being waited for. An opened object keeps its bytes alive, also after this

@@ -5,11 +5,17 @@
 // sharing survives; so are repeated strings and names, which only saves bytes. The bytes depend on
 // the tree alone (content and sharing), never on addresses: equal trees give equal files.
 //
+// clang-format off
+//
 //   int          BININT1, BININT2, BININT, LONG1 (LONG4 above 255 bytes)
-//   float, str   BINFLOAT, BINUNICODE (a string must be UTF-8; lone surrogates as Python writes
-//   them) bytes        _codecs.encode(text, 'latin1'), as Python does at protocol 2 list, dict
-//   EMPTY_x MARK ... APPENDS / SETITEMS, also for one item set          __builtin__.set([...]) Call
-//   function args REDUCE (or NEWOBJ), then APPENDS, SETITEMS and BUILD where it has them
+//   float        BINFLOAT
+//   str          BINUNICODE; a string must be UTF-8, lone surrogates as Python writes them
+//   bytes        _codecs.encode(text, 'latin1'), as Python does at protocol 2
+//   list, dict   EMPTY_x MARK ... APPENDS / SETITEMS, also for one item
+//   set          __builtin__.set([...])
+//   Call         function args REDUCE (or NEWOBJ), then APPENDS, SETITEMS, BUILD where it has them
+//
+// clang-format on
 #pragma once
 
 #include <cstddef>

@@ -42,8 +42,9 @@ struct CheckpointIdentity {
 
 struct StateRecord {
   CheckpointIdentity identity;
-  // Named sections, each opaque here: "rng", "data", "hub", "hook/<name>" ... A reader that does
-  // not know a section keeps it.
+  // Named sections, each opaque here: "rng", "data", "hub", "hook/<name>", "object/<name>" ... A
+  // resumed run that does not know a section writes it into its own checkpoints again when it is a
+  // "hook/..." or an "object/...", and drops it otherwise (runtime/engine/state_sections.h).
   std::map<std::string, std::string> sections;
 };
 

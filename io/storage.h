@@ -2,7 +2,10 @@
 // MemoryStorage (tests, and a host that wants bytes). Every one passes tests/io/storage_suite.h.
 //
 // All calls block and are made on I/O threads; implementations are safe for concurrent calls on
-// different names. Names are plain file names without a slash. Failures throw StorageError.
+// different names. A name is an object's name as io/object_name.h has it: 1 to 200 bytes, no slash,
+// no NUL, no leading dot. Every call that takes one begins with check_object_name(), which refuses
+// any other with EINVAL; names with a leading dot are the storage's own, for what is being written
+// or removed. Failures throw StorageError.
 //
 // Storages that cannot rename, link or append (object stores). A put is atomic under its final
 // name, so commit is one put. commit_named puts under a hidden name, has the store copy that to the
@@ -26,16 +29,30 @@ namespace millrace {
 
 // The bytes of one object while it is being written. A save whose state is still being copied
 // blocks in wait() until the requested part is staged.
+//
+// What a storage keeps to, so that it can write every image:
+//
+//   - it asks from one thread, for every byte once, front to back
+//   - in blocks of one size, a multiple of 4096 and at most window(); only the last one is shorter
+//   - it is done with a block when it asks for the next one
+//   - it holds no lock in wait() that another call needs: wait() may block for long
+//   - what wait() throws ends the commit and passes through, and nothing is left of the object
+//
+// Some images would allow more. PthImage of a state that streams (runtime/staging/pth_image.h)
+// throws std::logic_error for bytes that do not begin where the last ones ended, or are more than
+// window(); DigestImage (publishing, digest_image.h) for any block but the next one of the size
+// that was asked for first, of which it holds four in memory.
 class FileImage {
  public:
   virtual ~FileImage() = default;
   virtual std::uint64_t size() const = 0;  // known before any byte is
-  // Bytes [first, last) of the file, valid until the next call. Blocks until they are staged.
+  // Bytes [first, last) of the file, exactly so many, valid until the next call. Blocks until they
+  // are there.
   virtual std::span<const std::byte> wait(std::uint64_t first, std::uint64_t last) = 0;
-  // Whether bytes can be asked for again and in any order. An image that streams through a small
-  // buffer cannot: it is asked once, front to back.
+  // For who made the image: false when its bytes cannot be asked for again, to write the file once
+  // more. A storage keeps to the rules above whatever this says.
   virtual bool rereadable() const { return true; }
-  // The most bytes that one wait() may ask for: any number, or a multiple of 4096.
+  // The largest range that one wait() may ask for: unlimited, or a multiple of 4096.
   virtual std::uint64_t window() const { return UINT64_MAX; }
 };
 
@@ -76,7 +93,11 @@ class Storage {
  public:
   virtual ~Storage() = default;
 
-  // For messages: the directory, or "memory:".
+  // The directory, or "memory:". A file is called `<location>/<name>` in messages, in
+  // last_checkpoint and in the entries of checkpoints that name other files. It also identifies the
+  // storage: it never changes, is the same in a later run that is to find these files, and differs
+  // from that of every other storage of the run. Hooks tell by it whether an event is about one of
+  // their files, and resume whether last_checkpoint names a file of a storage that it has searched.
   virtual std::string location() const = 0;
 
   // Creates what is needed and proves that objects can be written; removes what a crash left behind

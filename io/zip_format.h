@@ -1,12 +1,17 @@
 // The zip structures that Millrace writes and reads, little-endian:
 //
+// clang-format off
+//
 //   local header     "PK\3\4" version flags method time date crc csize size nlen xlen, name, extra
 //   central entry    "PK\1\2" made-by version flags method time date crc csize size nlen xlen clen
 //                    disk iattr xattr offset, name, extra, comment
 //   data descriptor  "PK\7\8" crc csize(8) size(8), behind the data of an entry with flag bit 3
 //   ZIP64 end        "PK\6\6" size(8) made-by version disk disk count(8) count(8) csize(8)
-//   coffset(8) ZIP64 locator    "PK\6\7" disk end-offset(8) disks end              "PK\5\6" disk
-//   disk count(2) count(2) csize(4) coffset(4) clen(2), comment
+//                    coffset(8)
+//   ZIP64 locator    "PK\6\7" disk end-offset(8) disks
+//   end              "PK\5\6" disk disk count(2) count(2) csize(4) coffset(4) clen(2), comment
+//
+// clang-format on
 //
 // A 32-bit size or offset of 0xFFFFFFFF stands in an extra field: id 1, length, then the replaced
 // fields at 8 bytes each in the order size, csize, offset. Written files are a function of their

@@ -1,10 +1,13 @@
 // Task<T>: a lazy coroutine on Asio's own awaitable. It starts when awaited (or spawned into a
 // TaskScope) and runs on the executor of whoever awaits it.
 //
-// House rules, all of them learnt from GCC 12 (see CONTRIBUTING.md):
-//  * no aggregate and no capturing-lambda temporary in an expression that contains co_await;
-//  * spawned coroutines are named functions with by-value parameters;
-//  * no LibTorch guard lives across a co_await.
+// House rules (CONTRIBUTING.md, "Coroutines", has all of them and why):
+//  * GCC 12 miscompiles, tests/lint/co_await_rule.py checks: no aggregate and no capturing-lambda
+//    temporary in an expression that contains co_await, and no await in a braced initialiser;
+//  * GCC 12 miscompiles, nothing checks: no conditional operator that makes an object with a
+//    destructor in such an expression;
+//  * the language: spawned coroutines are named functions with by-value parameters;
+//  * LibTorch's state belongs to the thread: none of its guards lives across a co_await.
 #pragma once
 
 #include <stdlib.h>  // before Asio, whose allocator depends on the library's macros

@@ -71,7 +71,11 @@ class CheckpointContent {
   std::span<const std::byte> bytes_of(const pickle::Value& leaf) const;
   const CheckpointFile& file() const;
 
-  // What only Millrace reads: named byte sections of the state record.
+  // Of a checkpoint that is being saved: what only Millrace reads, named byte sections of the state
+  // record, those of hooks and objects among them. What resume shall load again is best a state
+  // (Hook::save_state, Parts::states). Of sections that a resumed run does not know, "hook/..." and
+  // "object/..." travel on into its checkpoints; one of another name is in this file alone.
+  // Of a checkpoint that was loaded: empty. Its sections are file().section(name).
   std::map<std::string, std::string>& sections() noexcept { return sections_; }
 
   // ---- for the checkpointer ----

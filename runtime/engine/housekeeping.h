@@ -49,9 +49,9 @@ class Housekeeping {
   // The same for a name that cannot be given: `row.error` says why.
   void refuse_link(CheckpointRow row);
   void publish(CheckpointStore& store, std::string name, std::vector<std::string> keys);
-  // Each file, once no second name and no publication is being made of it, becomes a
-  // CheckpointRemoved. Of its bytes, freed at the end of the task, nothing waits but a save that
-  // finds the disk full.
+  // Removes each file, once no second name and no publication is being made of it, and publishes a
+  // CheckpointRemoved for it, with the error where that failed. Its bytes are freed on the I/O
+  // pool; of all saves, only one that found the disk full waits for that.
   void retire(CheckpointStore& store, std::vector<std::string> names);
   // Failures are warnings: the checkpoint itself is there.
   void score(CheckpointStore& store, std::string save_id, std::map<std::string, double> scores);

@@ -35,8 +35,9 @@ class RunStates {
   };
   const std::vector<Entry>& entries() const noexcept { return entries_; }
 
-  // Sections of the resumed checkpoint that nothing in this run knows. They are written into its
-  // checkpoints as they were, so that a later run which knows them finds them.
+  // Sections "hook/..." and "object/..." of the resumed checkpoint that nothing in this run knows.
+  // They are written into its checkpoints as they were, so that a later run which knows them finds
+  // them.
   std::map<std::string, std::string>& kept() noexcept { return kept_; }
   const std::map<std::string, std::string>& kept() const noexcept { return kept_; }
 

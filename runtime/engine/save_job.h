@@ -41,8 +41,8 @@ struct SaveRequest {
   bool save_optimizer = true;
   bool save_param_scheduler = true;
   bool pointer = true;  // becomes last_checkpoint
-  bool retakes =
-      false;  // who asked asks again when the snapshot is discarded; else that is a failure
+  // The requester saves again if the snapshot is discarded; otherwise that counts as a failure.
+  bool retakes = false;
   bool pinned = false;
   std::map<std::string, double> scores = {};  // known already: of a best file
   // Called when the save is sure to be taken, just before the capture: what a file shall say about

@@ -19,7 +19,9 @@ void collect_states(const HookList& hooks, const RunStates& states,
 
 // Hands every state of the file to its hook or object. Throws CheckpointError, naming file and
 // section, when one refuses it, an isolated hook too: nothing is lost yet. A state that nobody
-// knows is kept (RunStates::kept) and logged, with the nearest name that is known.
+// knows is kept (RunStates::kept) and logged, with the nearest name that is known. A section of
+// another name, but for the engine's "rng", "hub" and "data", is logged and not kept: it would be
+// older than everything around it.
 void restore_states(const CheckpointFile& file, RunContext& run, const HookList& hooks);
 
 }  // namespace millrace

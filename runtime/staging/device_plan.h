@@ -1,5 +1,5 @@
-// How the memory of a device gets into an arena: which copies, in which order, and after which of
-// them somebody may be told.
+// Which copies bring a device's memory into an arena, in which order, and after which of them
+// waiters are notified.
 //
 //   copy    a run of slices that lie one behind the other in memory and in the arena: one call
 //   pack    small storages together, gathered on the device: one launch and one call

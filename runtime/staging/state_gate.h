@@ -1,6 +1,8 @@
 // The gate before every writer of captured state: optimizer step, load, user hooks.
 //
-//     gate.writable(bytes_of(parameter));   // now this memory may be changed
+//     gate.writable(storage_bytes(parameter));   // now this memory may be changed
+//
+// storage_bytes(), of a LibTorch tensor, is in runtime/torch/tensor_bytes.h; any span will do.
 //
 // While a save is being staged, writable() copies the slices of what it covers that nobody has
 // claimed yet, and blocks (without a suspension) only for a slice that is being copied; of a state

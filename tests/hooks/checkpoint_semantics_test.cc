@@ -1,7 +1,8 @@
-// Checkpoint semantics: what the reference's CheckpointHook does, section by section of its
-// description, as tables; README's compatibility table names what differs on purpose. Expected
-// values come from that text and from the reference's own tests. A row's name begins with the
-// section; one that ends in "ours" pins a difference.
+// Checkpoint semantics: what the CheckpointHook of the reference, MMEngine 0.10.7, does, rule by
+// rule as tables; README's compatibility table names what differs on purpose. Expected values
+// follow those rules and the reference's own tests. A row's name begins with a rule's number; one
+// that ends in "ours" pins a difference. The numbers are our own count of the reference's rules and
+// lead to no document: the rest of the row's name and its values say the rule.
 //
 // Index. Files without a folder are here, in tests/hooks; checkpoint_semantics_x_test is x.
 //

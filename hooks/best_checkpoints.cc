@@ -26,11 +26,20 @@ const MetricValue* find_metric(std::span<const MetricValue> metrics, const std::
 
 const CatalogRow* row_of(const std::vector<CatalogRow>& rows, const BestFile& file) {
   for (const CatalogRow& row : rows) {
-    if (row.name != file.name) continue;
-    const bool same = file.save_id.empty() || file.save_id == row.identity.save_id;
-    return same ? &row : nullptr;
+    if (row.name == file.name) return file.save_id == row.identity.save_id ? &row : nullptr;
   }
   return nullptr;
+}
+
+// What the catalog knows of it.
+void complete(BestFile& file, const CatalogRow& row, const std::string& key) {
+  const auto score = row.scores.find(key);
+  if (score != row.scores.end()) file.score = score->second;
+  if (row.pinned) {
+    file.pinned = row.pinned;
+  } else if (!file.save_id.empty() && file.pinned == false) {
+    file.pinned.reset();  // lost with the catalog: it may have been set since
+  }
 }
 
 // A second name for the state's file, or its weights in a file of their own.
@@ -128,6 +137,14 @@ std::vector<BestCheckpoints::Improved> BestCheckpoints::owed(const CatalogRow& r
   return found;
 }
 
+std::optional<std::string> BestCheckpoints::series_name(std::string_view name) const {
+  for (const Followed& followed : metrics_) {
+    const std::string prefix = best_stem(followed.metric.key) + "_";
+    if (name.starts_with(prefix)) return std::string(name.substr(prefix.size()));
+  }
+  return std::nullopt;
+}
+
 std::map<std::string, double> BestCheckpoints::scores(std::span<const MetricValue> metrics) const {
   std::map<std::string, double> scores;
   for (const Followed& followed : metrics_) {
@@ -163,8 +180,40 @@ BestCheckpoints::Outcome BestCheckpoints::committed(std::string_view name) {
   return outcome;
 }
 
-void BestCheckpoints::failed(std::string_view name) {
+void BestCheckpoints::failed(std::string_view name, bool in_place) {
+  for (const Planned& planned : planned_) {
+    if (in_place && planned.file.name == name) metrics_[planned.metric].files.found(planned.file);
+  }
   std::erase_if(planned_, [&](const Planned& planned) { return planned.file.name == name; });
+}
+
+void BestCheckpoints::forget(const std::function<bool(const std::string& save_id)>& lost) {
+  std::erase_if(planned_, [&](const Planned& planned) { return lost(planned.file.save_id); });
+}
+
+std::vector<std::string> BestCheckpoints::pin(std::string_view name, bool pinned) {
+  for (Planned& planned : planned_) {
+    if (planned.file.name == name) planned.file.pinned = pinned;
+  }
+  std::vector<std::string> victims;
+  for (Followed& followed : metrics_) {
+    for (std::string& victim : followed.files.pin(name, pinned)) {
+      if (!victim.empty()) victims.push_back(std::move(victim));
+    }
+  }
+  return victims;
+}
+
+bool BestCheckpoints::pinned(std::string_view name) const {
+  const auto is_it = [&](const BestFile& file) { return file.name == name && file.pinned == true; };
+  for (const Planned& planned : planned_) {
+    if (is_it(planned.file)) return true;
+  }
+  for (const Followed& followed : metrics_) {
+    const std::vector<BestFile>& files = followed.files.files();
+    if (std::any_of(files.begin(), files.end(), is_it)) return true;
+  }
+  return false;
 }
 
 std::string BestCheckpoints::hub_key(const char* name, const std::string& metric) const {
@@ -183,7 +232,11 @@ void BestCheckpoints::write_hub(MessageHub& hub, const std::string& directory) c
       continue;
     }
     hub.info(score) = *best->score;
-    if (!best->name.empty()) hub.info(path) = directory + "/" + best->name;
+    if (!best->name.empty()) {
+      hub.info(path) = directory + "/" + best->name;
+    } else if (const std::string* old = text_info(hub, path)) {
+      if (old->starts_with(directory + "/")) hub.pop_info(path);  // it is not there
+    }
   }
 }
 
@@ -197,79 +250,128 @@ std::vector<std::string> BestCheckpoints::newest_files() const {
   return names;
 }
 
-// metric count, then for each: key, names, save ids, scores, whether each score is known.
+// metric count, then for each: its key and the columns names, save ids, scores, whether each score
+// is known, pins (2: unknown), whether each file was only on its way.
 void BestCheckpoints::save(RecordWriter& out) const {
   out(static_cast<std::uint64_t>(metrics_.size()));
   for (std::size_t i = 0; i < metrics_.size(); ++i) {
     std::vector<std::string> names, ids;
     std::vector<double> scores;
-    std::vector<std::uint8_t> known;
-    const BestFiles files = ahead(i);
-    for (const BestFile& file : files.files()) {
+    std::vector<std::uint8_t> known, pins, on_their_way;
+    const auto add = [&](const BestFile& file, bool planned) {
       names.push_back(file.name);
       ids.push_back(file.save_id);
       scores.push_back(file.score.value_or(0));
       known.push_back(file.score ? 1 : 0);
+      pins.push_back(file.pinned ? (*file.pinned ? 1 : 0) : 2);
+      on_their_way.push_back(planned ? 1 : 0);
+    };
+    for (const BestFile& file : metrics_[i].files.files()) add(file, false);
+    for (const Planned& planned : planned_) {
+      if (planned.metric == i) add(planned.file, true);
     }
-    out(metrics_[i].metric.key, names, ids, scores, known);
+    out(metrics_[i].metric.key, names, ids, scores, known, pins, on_their_way);
   }
 }
 
 void BestCheckpoints::load(RecordReader& in) {
   std::uint64_t metrics = 0;
   in(metrics);
-  for (std::uint64_t m = 0; m < metrics; ++m) {
-    std::string key;
-    std::vector<std::string> names, ids;
-    std::vector<double> scores;
-    std::vector<std::uint8_t> known;
-    in(key, names, ids, scores, known);
-    if (ids.size() != names.size() || scores.size() != names.size() ||
-        known.size() != names.size()) {
-      throw RecordError("the best files of " + key + " differ in number from their scores");
-    }
-    if (automatic_) {  // it stays what it was resolved to
-      follow(key, automatic_rule_);
-      automatic_ = false;
-    }
-    std::vector<BestFile> files;
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      files.push_back({names[i], ids[i], known[i] ? std::optional(scores[i]) : std::nullopt});
-    }
-    for (Followed& followed : metrics_) {
-      if (followed.metric.key == key) followed.files.restore(files);
-    }
+  for (std::uint64_t m = 0; m < metrics; ++m) load_metric(in);
+}
+
+void BestCheckpoints::load_metric(RecordReader& in) {
+  std::string key;
+  std::vector<std::string> names, ids;
+  std::vector<double> scores;
+  std::vector<std::uint8_t> known, pins, on_their_way;
+  in(key, names, ids, scores, known, pins, on_their_way);
+  const std::size_t count = names.size();
+  if (ids.size() != count || scores.size() != count || known.size() != count ||
+      pins.size() != count || on_their_way.size() != count) {
+    throw RecordError("the best files of " + key + " differ in number from what belongs to them");
+  }
+  if (automatic_) {  // it stays what it was resolved to
+    follow(key, automatic_rule_);
+    automatic_ = false;
+  }
+  std::vector<BestFile> files, planned;
+  for (std::size_t i = 0; i < count; ++i) {
+    BestFile file{names[i], ids[i], {}, {}};
+    if (known[i] == 1 && scores[i] == scores[i]) file.score = scores[i];
+    if (pins[i] < 2) file.pinned = pins[i] == 1;
+    (on_their_way[i] == 1 ? planned : files).push_back(std::move(file));
+  }
+  for (Followed& followed : metrics_) {
+    if (followed.metric.key != key) continue;
+    followed.files.restore(files);
+    followed.were_planned = planned;
   }
 }
 
-void BestCheckpoints::reconcile(const std::vector<CatalogRow>& rows,
-                                const CheckpointIdentity& resumed) {
+std::vector<std::string> BestCheckpoints::reconcile(const std::vector<CatalogRow>& rows,
+                                                    const CheckpointIdentity& resumed) {
+  std::vector<std::string> victims;
   for (Followed& followed : metrics_) {
     const std::string& key = followed.metric.key;
     std::vector<BestFile> files = followed.files.files();
     for (BestFile& file : files) {
-      const CatalogRow* row = row_of(rows, file);
-      if (row == nullptr) {
+      if (const CatalogRow* row = row_of(rows, file)) {
+        complete(file, *row, key);
+      } else {
         file.name.clear();
-        continue;
-      }
-      const auto score = row->scores.find(key);
-      if (score != row->scores.end()) file.score = score->second;
-    }
-    const std::string prefix = best_stem(key) + "_";
-    for (const CatalogRow& row : rows) {
-      const auto score = row.scores.find(key);
-      const bool known = std::any_of(files.begin(), files.end(),
-                                     [&](const BestFile& file) { return file.name == row.name; });
-      if (known || score == row.scores.end() || !row.name.starts_with(prefix)) continue;
-      if (is_of_state(row.identity, resumed)) {
-        files.push_back({row.name, row.identity.save_id, score->second});
+        file.pinned = false;
       }
     }
     // A score without a file and of no use, or a file without a score: nothing to hold on to.
     std::erase_if(files, [](const BestFile& f) { return f.name.empty() && !f.score; });
     followed.files.restore(std::move(files));
+    for (BestFile file : std::exchange(followed.were_planned, {})) {
+      if (const CatalogRow* row = row_of(rows, file)) {
+        complete(file, *row, key);
+        for (std::string& name : followed.files.committed(std::move(file))) {
+          victims.push_back(std::move(name));
+        }
+      } else {
+        followed.were_planned.push_back(std::move(file));
+      }
+    }
+    add_made_since(followed, rows, resumed);
   }
+  std::erase_if(victims, [&](const std::string& victim) { return victim.empty(); });
+  return victims;
+}
+
+void BestCheckpoints::add_made_since(Followed& followed, const std::vector<CatalogRow>& rows,
+                                     const CheckpointIdentity& resumed) {
+  const std::string& key = followed.metric.key;
+  const std::string prefix = best_stem(key) + "_";
+  for (const CatalogRow& row : rows) {
+    const std::vector<BestFile>& files = followed.files.files();
+    const bool known = std::any_of(files.begin(), files.end(),
+                                   [&](const BestFile& file) { return file.name == row.name; });
+    if (known || !row.scores.contains(key) || !row.name.starts_with(prefix)) continue;
+    if (!is_of_state(row.identity, resumed)) continue;
+    BestFile file{row.name, row.identity.save_id, {}};
+    complete(file, row, key);
+    followed.files.found(std::move(file));
+  }
+}
+
+std::vector<BestCheckpoints::Unmade> BestCheckpoints::take_unmade(
+    const std::vector<CatalogRow>& rows) {
+  std::vector<Unmade> unmade;
+  for (std::size_t i = 0; i < metrics_.size(); ++i) {
+    const std::string prefix = best_stem(metrics_[i].metric.key) + "_";
+    for (const BestFile& file : std::exchange(metrics_[i].were_planned, {})) {
+      const auto source = std::find_if(rows.begin(), rows.end(), [&](const CatalogRow& row) {
+        return row.identity.save_id == file.save_id && file.name == prefix + row.name;
+      });
+      if (source == rows.end() || !file.score || !ahead(i).qualifies(*file.score)) continue;
+      unmade.push_back({{i, metrics_[i].metric.key, *file.score}, *source});
+    }
+  }
+  return unmade;
 }
 
 void BestCheckpoints::adopt(const MessageHub& hub, const std::string& directory,
@@ -283,7 +385,7 @@ void BestCheckpoints::adopt(const MessageHub& hub, const std::string& directory,
     // Only a file that is here: the path may lead into another run's folder.
     if (path != nullptr && path->starts_with(directory + "/")) {
       file.name = path->substr(directory.size() + 1);
-      if (row_of(rows, file) == nullptr) file.name.clear();
+      if (row_of(rows, file) == nullptr) file.name.clear();  // not there, or another run's
     }
     return file;
   };

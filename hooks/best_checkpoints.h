@@ -2,11 +2,13 @@
 // their way. CheckpointHook's; train context; no I/O.
 //
 // Scores live in the message hub under the reference's names (best_score, best_ckpt; with several
-// metrics best_score_<key>, best_ckpt_<key>), the files in the hook's state. A best file counts
-// from the moment it is asked for, and no longer when it fails.
+// metrics best_score_<key>, best_ckpt_<key>), the files in the hook's state: those that are there,
+// and those on their way. A best file counts from the moment it is asked for, and no longer when it
+// fails.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -48,6 +50,8 @@ class BestCheckpoints {
   // The same for the scores that the catalog has of a state, of a run that ended before it made
   // the files.
   std::vector<Improved> owed(const CatalogRow& row) const;
+  // "epoch_3.pth" of a best file's name "best_acc_epoch_3.pth"; nothing for other names.
+  std::optional<std::string> series_name(std::string_view name) const;
   // Scores of the followed metrics.
   std::map<std::string, double> scores(std::span<const MetricValue> metrics) const;
 
@@ -65,7 +69,15 @@ class BestCheckpoints {
     std::vector<std::string> victims;  // files to retire
   };
   Outcome committed(std::string_view name);
-  void failed(std::string_view name);
+  // One that is in place all the same is kept, and nothing is given up for it.
+  void failed(std::string_view name, bool in_place);
+  // The same for those whose state was not saved, by save id, before the events say so.
+  void forget(const std::function<bool(const std::string& save_id)>& lost);
+
+  // The names to retire now.
+  std::vector<std::string> pin(std::string_view name, bool pinned);
+  // Whether a best file of that name is pinned, or will be.
+  bool pinned(std::string_view name) const;
 
   // best_score and best_ckpt entries; `directory` is where the files are.
   void write_hub(MessageHub& hub, const std::string& directory) const;
@@ -76,8 +88,17 @@ class BestCheckpoints {
   void load(RecordReader& in);
   // After a resume, what the catalog of the directory knows better than the file: files that are
   // gone leave only their score behind; files made of the `resumed` state after it was saved are
-  // added.
-  void reconcile(const std::vector<CatalogRow>& rows, const CheckpointIdentity& resumed);
+  // added; of those that were on their way, what is there is committed. Returns the names to retire
+  // now.
+  std::vector<std::string> reconcile(const std::vector<CatalogRow>& rows,
+                                     const CheckpointIdentity& resumed);
+  // After that, those that were on their way and are not there, though the file of their state is:
+  // `source`, for a second name.
+  struct Unmade {
+    Improved best;
+    CatalogRow source;
+  };
+  std::vector<Unmade> take_unmade(const std::vector<CatalogRow>& rows);
   // From another program's checkpoint: scores and files as its message hub names them.
   void adopt(const MessageHub& hub, const std::string& directory,
              const std::vector<CatalogRow>& rows);
@@ -86,9 +107,13 @@ class BestCheckpoints {
   struct Followed {
     BestMetric metric;
     BestFiles files;
+    std::vector<BestFile> were_planned = {};  // when the state that was resumed was saved
   };
   void follow(const std::string& key, const std::string& rule);
   BestFiles ahead(std::size_t metric) const;
+  void load_metric(RecordReader& in);
+  static void add_made_since(Followed& followed, const std::vector<CatalogRow>& rows,
+                             const CheckpointIdentity& resumed);
   std::string hub_key(const char* name, const std::string& metric) const;
 
   std::vector<Followed> metrics_;

@@ -26,6 +26,9 @@ RetentionRules rules_of(const CheckpointHookOptions& options) {
 
 // The reason of a save that stands in for a discarded one. It has no stand-in itself.
 constexpr std::string_view kRetaken = "retaken";
+constexpr std::string_view kBest = "best";
+
+constexpr std::uint32_t kStateVersion = 1;  // of save_state()
 
 std::string iter_file(std::int64_t iter) { return "iter_" + std::to_string(iter) + ".pth"; }
 
@@ -76,7 +79,8 @@ std::string CheckpointHook::filename(std::int64_t step) const {
 Task<> CheckpointHook::after_train_epoch(const AfterTrainEpoch& event) {
   const Progress& at = event.at;
   const std::int64_t step = at.epoch + 1;
-  const bool last = options_.save_last && step == at.max_epochs;
+  // A resumed run of iterations, which has one epoch, may be in its second.
+  const bool last = options_.save_last && step >= at.max_epochs;
   if (!pacing_.due_now(step) && !last) co_return;
   run_->log.info("Saving checkpoint at " + std::to_string(step) + " epochs");
   Target target{filename(step), step, step, at.iter};
@@ -115,7 +119,7 @@ Task<> CheckpointHook::save_here(std::string reason, bool pinned) {
   if (run_->at.iter == 0) co_return;
   Target target = target_here();
   const bool saved = run_->checkpointer.last_saved_iter() == run_->at.iter;
-  if (saved && newest_.iter == run_->at.iter) {
+  if (saved && holds_state(run_->at.iter)) {
     run_->checkpointer.protect(*store_, newest_.file);
     if (pinned) pin(newest_.file);
   }
@@ -134,11 +138,14 @@ Task<> CheckpointHook::on_request(const CheckpointRequested& event) {
 // Retaken at once and eagerly: the train thread is here, so nobody can write meanwhile. The state
 // is a later one, so it goes by its own name, and it is nobody's best.
 Task<> CheckpointHook::on_discarded(const CheckpointDiscarded& event) {
-  if (!is_mine(event.row)) co_return;
-  const bool was_best = best_.planned(event.row.name);
-  given_up(event.row);
-  if (was_best || event.row.reason == kRetaken || run_->failed) co_return;
-  co_await save_here(std::string(kRetaken), false);
+  const CheckpointRow& row = event.row;
+  if (!is_mine(row)) co_return;
+  const bool pinned = kept_.pinned_on_its_way(row.save_id) || best_.pinned(row.name);
+  const bool retake = (row.reason != kBest || pinned) && row.reason != kRetaken && !run_->failed;
+  const bool due = retake && row.reason != kBest && unpublished_.erase(row.name) > 0;
+  given_up(row);
+  if (retake) co_await save_here(std::string(kRetaken), pinned);
+  if (due) publish_last();
 }
 
 // ---- saving
@@ -167,22 +174,39 @@ Task<> CheckpointHook::save_regular(Target target, std::string reason, bool may_
   request.before_capture = [this, &target, pinned, id = request.save_id] {
     pacing_.captured(id, target.step, run_->clock.now());
     newest_ = {target.file, id, target.iter};
-    last_file_ = target.file;
+    last_ = {target.file, id};
     kept_.plan({target.file, id, target.step, run_->clock.unix_ns(), pinned});
     write_hub(target);
   };
   co_await run_->checkpointer.save(std::move(request));  // a throw ends the run, and this runner
 }
 
+// A failure of which no event has told yet is none of what the file says.
 void CheckpointHook::write_hub(const Target& target) {
-  run_->hub.info("last_ckpt") = store_->location() + "/" + target.file;
+  best_.forget([this](const std::string& save_id) { return run_->checkpointer.lost(save_id); });
+  best_.write_hub(run_->hub, store_->location());
+  write_last(store_->location() + "/" + target.file);
   if (options_.max_keep_ckpts < 1 || !target.step) return;
   pickle::Value ids = pickle::Value::list();
   for (const std::int64_t step : kept_.steps()) ids.append(step);
   run_->hub.info("keep_ckpt_ids") = ids;
 }
 
+void CheckpointHook::write_last(const std::string& path) {
+  if (path.empty()) {
+    run_->hub.pop_info("last_ckpt");
+  } else {
+    run_->hub.info("last_ckpt") = path;
+  }
+}
+
 // ---- best
+
+// Whether there is a file of the state after `iter`, or one on its way.
+bool CheckpointHook::holds_state(std::int64_t iter) const {
+  return newest_.iter == iter && !newest_.save_id.empty() &&
+         !run_->checkpointer.lost(newest_.save_id);
+}
 
 Task<> CheckpointHook::after_val_epoch(const AfterValEpoch& event) {
   if (event.metrics.empty()) {
@@ -198,15 +222,15 @@ Task<> CheckpointHook::after_val_epoch(const AfterValEpoch& event) {
     run_->log.warn("The metric '" + key +
                    "' is missing in this evaluation: no best checkpoint is saved for it");
   }
-  if (newest_.iter == event.at.iter && !newest_.save_id.empty()) {
+  if (holds_state(event.at.iter)) {
     run_->checkpointer.score(*store_, newest_.save_id, best_.scores(event.metrics));
   }
   for (const BestCheckpoints::Improved& best : improved) {
     Target target = target_here();
-    if (options_.save_best_full && newest_.iter == event.at.iter) {
+    if (options_.save_best_full && holds_state(event.at.iter)) {
       link_best(best, target);
     } else {
-      co_await save_best(best, std::move(target));
+      co_await save_best(best, std::move(target), best_.scores(event.metrics));
     }
   }
 }
@@ -228,22 +252,25 @@ void CheckpointHook::link_best(const BestCheckpoints::Improved& best, const Targ
   best_.write_hub(run_->hub, store_->location());
   CheckpointRow row;
   row.name = file;
-  row.reason = "best";
+  row.reason = kBest;
   row.save_id = newest_.save_id;
   row.epoch = target.epoch;
   row.iter = target.iter;
   run_->checkpointer.link(*store_, newest_.file, std::move(row), {{best.key, best.score}});
 }
 
-Task<> CheckpointHook::save_best(BestCheckpoints::Improved best, Target target) {
+// All scores go with it: should the run end here, the other metrics' best is made from this file.
+Task<> CheckpointHook::save_best(BestCheckpoints::Improved best, Target target,
+                                 std::map<std::string, double> scores) {
   const std::string file = best_stem(best.key) + "_" + target.file;
-  SaveRequest request = request_for(target, "best");
+  SaveRequest request = request_for(target, std::string(kBest));
   request.filename = file;
   request.pointer = false;
-  request.scores = {{best.key, best.score}};
+  request.scores = std::move(scores);
   if (!options_.save_best_full) request.save_optimizer = request.save_param_scheduler = false;
   const std::string id = request.save_id;
   request.before_capture = [this, &best, &target, &file, &id] {
+    best_.forget([this](const std::string& save) { return run_->checkpointer.lost(save); });
     best_.plan(planned(best, target, file, id));
     best_.write_hub(run_->hub, store_->location());
     if (options_.save_best_full) newest_ = {file, id, target.iter};
@@ -260,8 +287,11 @@ bool CheckpointHook::is_mine(const CheckpointRow& row) const {
 void CheckpointHook::committed(const CheckpointCommitted& event) {
   const CheckpointRow& row = event.row;
   if (!is_mine(row)) return;
-  if (best_.planned(row.name)) {
+  if (row.reason == kBest) {
+    if (!best_.planned(row.name)) return;
     BestCheckpoints::Outcome outcome = best_.committed(row.name);
+    // It had no row when the pin was set, if it is a link.
+    if (best_.pinned(row.name)) run_->checkpointer.pin(*store_, row.name, true);
     for (const std::string& victim : outcome.victims) {
       run_->log.info("The previous best checkpoint " + store_->location() + "/" + victim +
                      " is removed");
@@ -271,20 +301,37 @@ void CheckpointHook::committed(const CheckpointCommitted& event) {
     if (unpublished_.erase(row.name) > 0) publish(row.name);
     return;
   }
+  durable_last_ = {row.name, row.save_id};
+  durable_path_ = row.directory + "/" + row.name;
   run_->checkpointer.retire(*store_, kept_.committed(row.save_id));
   if (const auto text = pacing_.committed(row)) run_->log.warn(*text);
+  if (unpublished_.erase(row.name) > 0) publish(row.name);
 }
 
 void CheckpointHook::given_up(const CheckpointRow& row) {
   if (!is_mine(row)) return;
   if (newest_.save_id == row.save_id && newest_.file == row.name) newest_ = {};
-  if (!best_.planned(row.name)) {
+  if (row.reason != kBest) {
     kept_.given_up(row);
-    return pacing_.given_up(row.save_id);
+    pacing_.given_up(row.save_id);
+    return last_given_up(row);
   }
-  best_.failed(row.name);
+  best_.failed(row.name, row.in_place);
   if (unpublished_.erase(row.name) > 0) publish_best();
   best_.write_hub(run_->hub, store_->location());
+}
+
+// The one before it is the last file now.
+void CheckpointHook::last_given_up(const CheckpointRow& row) {
+  if (row.in_place) {
+    durable_last_ = {row.name, row.save_id};
+    durable_path_ = row.directory + "/" + row.name;
+  }
+  if (last_.save_id == row.save_id) {
+    last_ = durable_last_;
+    write_last(durable_path_);
+  }
+  if (unpublished_.erase(row.name) > 0 && !durable_last_.file.empty()) publish(durable_last_.file);
 }
 
 void CheckpointHook::failed(const CheckpointFailed& event) {
@@ -299,14 +346,22 @@ void CheckpointHook::failed(const CheckpointFailed& event) {
 void CheckpointHook::pin(std::string_view name, bool pinned) {
   std::vector<std::string> names;
   for (const CatalogRow& row : store_->rows()) names.push_back(row.name);
+  const std::string file(name);
+  if (pinned && run_->checkpointer.retiring(*store_, file)) {
+    throw ConfigError("CheckpointHook.pin", file +
+                                                " is being removed already: pin a file before "
+                                                "a newer or a better one takes its place");
+  }
   const bool known = std::find(names.begin(), names.end(), name) != names.end();
-  if (!known && !kept_.on_its_way(name)) {
+  if (!known && !kept_.on_its_way(name) && !best_.planned(name)) {
     throw ConfigError("CheckpointHook.pin",
                       store_->location() + " has no checkpoint '" + std::string(name) + "'",
                       nearest_name(name, names));
   }
-  run_->checkpointer.pin(*store_, std::string(name), pinned);
+  if (pinned) run_->checkpointer.protect(*store_, file);
+  run_->checkpointer.pin(*store_, file, pinned);
   run_->checkpointer.retire(*store_, kept_.pin(name, pinned));
+  run_->checkpointer.retire(*store_, best_.pin(name, pinned));
 }
 
 // ---- the ends of a run
@@ -318,15 +373,33 @@ void CheckpointHook::before_train(const BeforeTrain& event) {
         "CheckpointHook counts epochs, and an iteration-based run has one: it saves at the "
         "end only. Set by_epoch = false to save by iterations");
   }
+  if (options_.interval < 1 && options_.max_keep_ckpts > 0 && options_.save_every.count() == 0) {
+    run_->log.warn("CheckpointHook: max_keep_ckpts is " + std::to_string(options_.max_keep_ckpts) +
+                   ", and interval is " + std::to_string(options_.interval) +
+                   ": nothing is saved regularly. default_hooks() without options has interval = "
+                   "1; with options of your own, say it among them");
+  }
   pacing_.start(options_.by_epoch ? event.at.epoch : event.at.iter, run_->clock.now());
   restore_lists();
+  const pickle::Value* last = run_->hub.find_info("last_ckpt");
+  if (const std::string* path = last != nullptr ? last->as_string() : nullptr)
+    durable_path_ = *path;
 }
 
 void CheckpointHook::after_train(const AfterTrain&) {
   if (options_.published_keys.empty()) return;
   published_.clear();
-  if (options_.save_last && !last_file_.empty()) publish(last_file_);
+  if (options_.save_last) publish_last();
   publish_best();
+}
+
+void CheckpointHook::publish_last() {
+  if (last_.file.empty()) return;
+  if (last_.save_id == durable_last_.save_id) {
+    publish(last_.file);
+  } else {
+    unpublished_.insert(last_.file);
+  }
 }
 
 void CheckpointHook::publish_best() {
@@ -351,7 +424,7 @@ void CheckpointHook::restore_lists() {
   if (!kept_.known()) {
     adopt_lists(rows);
   } else if (kept_.idle()) {
-    best_.reconcile(rows, run_->checkpointer.newest());
+    run_->checkpointer.retire(*store_, best_.reconcile(rows, run_->checkpointer.newest()));
   }
   kept_.reconcile(rows);
   best_.write_hub(run_->hub, store_->location());  // the file's entries may be older
@@ -370,21 +443,37 @@ void CheckpointHook::adopt_lists(const std::vector<CatalogRow>& rows) {
   best_.adopt(run_->hub, store_->location(), rows);
 }
 
-// A run that ended between a score and its link left the score in the catalog.
+// A run that ended between a score and its link left the score in the catalog, or the link among
+// those on their way.
 void CheckpointHook::make_owed_links() {
-  const CheckpointIdentity& resumed = run_->checkpointer.newest();
-  if (resumed.save_id.empty() || !options_.save_best_full) return;
-  for (const CatalogRow& row : store_->rows()) {
-    if (row.identity.save_id != resumed.save_id || row.name.starts_with("best_")) continue;
-    newest_ = {row.name, resumed.save_id, resumed.iter};
-    Target target{row.name, {}, resumed.epoch, resumed.iter};
-    if (options_.by_epoch && row.name == filename(resumed.epoch)) target.step = resumed.epoch;
-    for (const BestCheckpoints::Improved& best : best_.owed(row)) link_best(best, target);
+  if (!options_.save_best_full) return;
+  const std::vector<CatalogRow> rows = store_->rows();
+  for (const BestCheckpoints::Unmade& unmade : best_.take_unmade(rows)) {
+    link_owed(unmade.source, {unmade.best});
   }
+  const CheckpointIdentity& resumed = run_->checkpointer.newest();
+  if (resumed.save_id.empty()) return;
+  const CatalogRow* source = nullptr;  // a best file where the state has no other
+  for (const CatalogRow& row : rows) {
+    if (row.identity.save_id != resumed.save_id) continue;
+    if (source == nullptr || !best_.series_name(row.name)) source = &row;
+  }
+  if (source != nullptr) link_owed(*source, best_.owed(*source));
+}
+
+void CheckpointHook::link_owed(const CatalogRow& source,
+                               const std::vector<BestCheckpoints::Improved>& owed) {
+  const CheckpointIdentity& id = source.identity;
+  newest_ = {source.name, id.save_id, id.iter};
+  const std::string file = best_.series_name(source.name).value_or(source.name);
+  Target target{file, {}, id.epoch, id.iter};
+  if (options_.by_epoch && file == filename(id.epoch)) target.step = id.epoch;
+  for (const BestCheckpoints::Improved& best : owed) link_best(best, target);
 }
 
 std::string CheckpointHook::save_state() const {
   RecordWriter out;
+  out(kStateVersion);
   kept_.save(out);
   best_.save(out);
   return std::move(out).take();
@@ -392,8 +481,15 @@ std::string CheckpointHook::save_state() const {
 
 void CheckpointHook::load_state(std::string_view state) {
   RecordReader in(state);
+  std::uint32_t version = 0;
+  in(version);
+  if (version != kStateVersion) {
+    throw RecordError("it is of version " + std::to_string(version) + ", and this program knows " +
+                      std::to_string(kStateVersion));
+  }
   kept_.load(in);
   best_.load(in);
+  if (!in.finished()) throw RecordError("bytes are left over");
 }
 
 }  // namespace millrace

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -49,8 +50,9 @@ class CheckpointHook final : public Hook {
   bool due(std::int64_t step) const { return pacing_.due(step); }
   std::string filename(std::int64_t step) const;
 
-  // Train context. Keeps the file, or no longer, whatever the retention rules say. Throws
-  // ConfigError with the nearest name when the store has no such file.
+  // Train context. Keeps the file, or no longer, whatever the retention rules say; also a best
+  // file, and one that is on its way. Throws ConfigError with the nearest name when the store has
+  // no such file, and when it is being removed already.
   void pin(std::string_view name, bool pinned = true);
   // The interval in force, wider than the option's when the stall budget asks for it.
   std::int64_t interval() const noexcept { return pacing_.interval(); }
@@ -73,21 +75,27 @@ class CheckpointHook final : public Hook {
   void committed(const CheckpointCommitted& event);
   void failed(const CheckpointFailed& event);
   void given_up(const CheckpointRow& row);
+  void last_given_up(const CheckpointRow& row);
 
   Target target_here() const;  // between two iterations, or after an epoch
   Task<> save_here(std::string reason, bool pinned);
   Task<> save_regular(Target target, std::string reason, bool may_drop, bool pinned);
-  Task<> save_best(BestCheckpoints::Improved best, Target target);
+  Task<> save_best(BestCheckpoints::Improved best, Target target,
+                   std::map<std::string, double> scores);
   void link_best(const BestCheckpoints::Improved& best, const Target& target);
   BestCheckpoints::Planned planned(const BestCheckpoints::Improved& best, const Target& target,
                                    std::string file, std::string save_id) const;
   SaveRequest request_for(const Target& target, std::string reason) const;
   void write_hub(const Target& target);
+  void write_last(const std::string& path);
+  bool holds_state(std::int64_t iter) const;
   void publish(const std::string& file);
+  void publish_last();
   void publish_best();
   void restore_lists();
   void adopt_lists(const std::vector<CatalogRow>& rows);
   void make_owed_links();
+  void link_owed(const CatalogRow& source, const std::vector<BestCheckpoints::Improved>& owed);
   bool is_mine(const CheckpointRow& row) const;
 
   const CheckpointHookOptions options_;
@@ -101,10 +109,13 @@ class CheckpointHook final : public Hook {
     std::string file, save_id;
     std::int64_t iter = -1;
   } newest_;
-  std::string last_file_;            // the newest regular file of this run
-  std::set<std::string> published_;  // by this train()
-  std::set<std::string>
-      unpublished_;  // best files on their way at the end, due when they are there
+  // The newest regular file of this run, and the newest that is there (its path also from before).
+  struct Last {
+    std::string file, save_id;
+  } last_, durable_last_;
+  std::string durable_path_;
+  std::set<std::string> published_;    // by this train()
+  std::set<std::string> unpublished_;  // on their way at the end, due when they are there
 };
 
 }  // namespace millrace

@@ -32,6 +32,12 @@ std::vector<std::string> KeptFiles::pin(std::string_view name, bool pinned) {
   return kept_.pin(name, pinned);
 }
 
+bool KeptFiles::pinned_on_its_way(std::string_view save_id) const {
+  return std::any_of(planned_.begin(), planned_.end(), [&](const RetainedFile& file) {
+    return file.save_id == save_id && file.pinned == true;
+  });
+}
+
 bool KeptFiles::on_its_way(std::string_view name) const {
   return std::any_of(planned_.begin(), planned_.end(),
                      [&](const RetainedFile& file) { return file.name == name; });
@@ -57,7 +63,7 @@ void KeptFiles::reconcile(const std::vector<CatalogRow>& rows) {
     const auto row = std::find_if(rows.begin(), rows.end(),
                                   [&](const CatalogRow& r) { return r.name == file.name; });
     if (row == rows.end()) continue;
-    if (!file.save_id.empty() && file.save_id != row->identity.save_id) continue;
+    if (file.save_id != row->identity.save_id) continue;
     if (row->pinned) {
       file.pinned = row->pinned;
     } else if (!file.save_id.empty() && file.pinned == false) {

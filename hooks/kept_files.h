@@ -34,6 +34,8 @@ class KeptFiles {
   std::vector<std::string> pin(std::string_view name, bool pinned);
   // Whether a file of that name is on its way.
   bool on_its_way(std::string_view name) const;
+  // Whether the save is on its way and shall be kept for ever.
+  bool pinned_on_its_way(std::string_view save_id) const;
 
   // The steps that the `last` rule will count once everything on its way is there, oldest first.
   std::vector<std::int64_t> steps() const;

@@ -93,12 +93,31 @@ void CheckpointStore::add_row(std::string_view name, std::uint64_t size,
 
 std::uint64_t CheckpointStore::link(std::string_view existing, std::string_view name,
                                     const CommitOptions& options) {
-  const std::uint64_t size = data_.open(existing)->size();
-  std::uint64_t written = 0;
-  if (!data_.link(existing, name)) {
-    copy_object(data_, existing, data_, name);
-    written = size;
+  const std::uint64_t written = link_file(existing, name, options);
+  link_row(existing, name, options);
+  return written;
+}
+
+// The name may have been taken by another save, or be that of an older run's file.
+std::uint64_t CheckpointStore::link_file(std::string_view existing, std::string_view name,
+                                         const CommitOptions& options) {
+  const std::string& expected = options.identity.save_id;
+  if (!expected.empty()) {
+    const auto known = identity(existing);
+    if (!known || known.value().save_id != expected) {
+      throw CheckpointError(location() + "/" + std::string(existing),
+                            "is not the file of save " + expected + ", of which " +
+                                std::string(name) + " was to be a second name");
+    }
   }
+  if (data_.link(existing, name)) return 0;
+  copy_object(data_, existing, data_, name);
+  return data_.open(name)->size();
+}
+
+void CheckpointStore::link_row(std::string_view existing, std::string_view name,
+                               const CommitOptions& options) {
+  const std::uint64_t size = data_.open(name)->size();
   change_catalog([&](Catalog& catalog) {
     CatalogRow row;
     if (const CatalogRow* source = catalog.find(existing)) row = *source;
@@ -109,7 +128,6 @@ std::uint64_t CheckpointStore::link(std::string_view existing, std::string_view 
     row.pinned = options.pinned;
     catalog.add(std::move(row));
   });
-  return written;
 }
 
 std::uint64_t CheckpointStore::retire(std::string_view name) {

@@ -74,6 +74,11 @@ class CheckpointStore {
   // written, 0 for a link.
   std::uint64_t link(std::string_view existing, std::string_view name,
                      const CommitOptions& options);
+  // Its two halves, as of commit(). A file that is not that of options.identity.save_id (when that
+  // is given) is a CheckpointError, and no name is given to it.
+  std::uint64_t link_file(std::string_view existing, std::string_view name,
+                          const CommitOptions& options);
+  void link_row(std::string_view existing, std::string_view name, const CommitOptions& options);
 
   // Removes one file and returns its size; a missing one is no error (0).
   std::uint64_t retire(std::string_view name);

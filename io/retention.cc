@@ -1,6 +1,7 @@
 #include "millrace/io/retention.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 namespace millrace {
@@ -80,23 +81,45 @@ bool BestFiles::qualifies(double score) const {
   return static_cast<std::size_t>(as_good) < count_;
 }
 
+std::vector<std::string> BestFiles::take_surplus() {
+  std::vector<BestFile*> ranked;
+  for (BestFile& file : files_) {
+    if (file.score) ranked.push_back(&file);
+  }
+  // Equally good ones in the order they came: the earliest is kept.
+  std::stable_sort(ranked.begin(), ranked.end(), [this](const BestFile* a, const BestFile* b) {
+    return better_(*a->score, *b->score);
+  });
+  std::vector<std::string> surplus;
+  std::set<const BestFile*> gone;
+  for (std::size_t i = ranked.size(); i > count_; --i) {
+    if (ranked[i - 1]->pinned.value_or(true)) continue;
+    surplus.push_back(ranked[i - 1]->name);
+    gone.insert(ranked[i - 1]);
+  }
+  std::vector<BestFile> kept;
+  for (BestFile& file : files_) {
+    if (!gone.contains(&file)) kept.push_back(std::move(file));
+  }
+  files_ = std::move(kept);
+  return surplus;
+}
+
 std::vector<std::string> BestFiles::committed(BestFile file) {
+  found(std::move(file));
+  return take_surplus();
+}
+
+void BestFiles::found(BestFile file) {
   std::erase_if(files_, [&](const BestFile& other) { return other.name == file.name; });
   files_.push_back(std::move(file));
-  std::vector<std::string> surplus;
-  for (;;) {
-    const auto known = std::count_if(files_.begin(), files_.end(),
-                                     [](const BestFile& f) { return f.score.has_value(); });
-    if (static_cast<std::size_t>(known) <= count_) return surplus;
-    // Of equally bad ones the latest: strict comparison keeps the earliest.
-    auto worst = files_.end();
-    for (auto it = files_.begin(); it != files_.end(); ++it) {
-      if (!it->score) continue;
-      if (worst == files_.end() || !better_(*it->score, *worst->score)) worst = it;
-    }
-    surplus.push_back(worst->name);
-    files_.erase(worst);
+}
+
+std::vector<std::string> BestFiles::pin(std::string_view name, bool pinned) {
+  for (BestFile& file : files_) {
+    if (file.name == name) file.pinned = pinned;
   }
+  return pinned ? std::vector<std::string>() : take_surplus();
 }
 
 const BestFile* BestFiles::best() const {

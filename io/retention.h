@@ -75,9 +75,10 @@ class Retention {
 using BetterScore = std::function<bool(double a, double b)>;
 
 struct BestFile {
-  std::string name;             // best_acc_epoch_3.pth
-  std::string save_id;          // of the state in it
-  std::optional<double> score;  // nothing: unknown, never given up
+  std::string name;                    // best_acc_epoch_3.pth
+  std::string save_id;                 // of the state in it
+  std::optional<double> score;         // nothing: unknown, never given up
+  std::optional<bool> pinned = false;  // nothing: unknown
 };
 
 class BestFiles {
@@ -88,8 +89,14 @@ class BestFiles {
 
   // Whether a file of this score would be among the best. Ties keep the earlier one.
   bool qualifies(double score) const;
-  // After `file` was committed: the names that are no longer among the best.
+  // After `file` was committed: the names that are no longer among the best, the worst first. A
+  // pinned one is not given up, and takes no better one's place.
   std::vector<std::string> committed(BestFile file);
+  // A file that is there, though its commit failed half-way: listed, and nothing is given up for
+  // it.
+  void found(BestFile file);
+  // A pin was set or taken away: the names to retire now. Unknown names are ignored.
+  std::vector<std::string> pin(std::string_view name, bool pinned);
   // In the order they were added.
   const std::vector<BestFile>& files() const noexcept { return files_; }
   // The best known one, or null.
@@ -97,6 +104,8 @@ class BestFiles {
   void restore(std::vector<BestFile> files) { files_ = std::move(files); }
 
  private:
+  std::vector<std::string> take_surplus();
+
   BetterScore better_;
   std::size_t count_;
   std::vector<BestFile> files_;

@@ -133,6 +133,7 @@ Task<> Checkpointer::start(asio::any_io_executor train, Inbox& inbox, IoPool& io
   io_.reset(new Io{inbox, io, waiter, TaskScope(train)});
   housekeeping_.start(train, inbox, io);
   failures_.clear();
+  lost_.clear();
   counts_ = {};
   if (opened_.empty()) co_return;  // nobody saves
   CheckpointStore::Prepared found;
@@ -257,6 +258,7 @@ Task<> Checkpointer::replace_waiting() {
   if (newest_.save_id == old->row.save_id) {
     newest_ = is_line_of_descent(writing_->request) ? writing_->record.identity : durable_;
   }
+  lost_.insert(old->row.save_id);
   ++counts_.replaced;
   run_.log.warn("Gave up saving " + old->row.name + ": " + old->row.error);
   for (const auto& follower : old->followers) follower(*old, false);
@@ -381,14 +383,16 @@ void Checkpointer::finish(const JobPtr& job) {
   job->state = {};  // tensor handles are released here, on the train context
   if (committed && is_line_of_descent(job->request)) durable_ = job->record.identity;
   if (!committed && newest_.save_id == row.save_id) newest_ = durable_;
+  if (!committed) lost_.insert(row.save_id);
+  // Before what its followers have to tell.
+  Inbox::Notice notice = [this, job, committed] { return publish_outcome(job, committed); };
+  io_->inbox.post(std::move(notice));
   for (const auto& follower : job->followers) follower(*job, committed);
   job->followers.clear();
 
   writing_ = nullptr;
   if (waiting_) start_writing(std::exchange(waiting_, nullptr));
   if (io_->slot_free) std::exchange(io_->slot_free, Resumption())();
-  Inbox::Notice notice = [this, job, committed] { return publish_outcome(job, committed); };
-  io_->inbox.post(std::move(notice));
 }
 
 Task<> Checkpointer::publish_outcome(JobPtr job, bool committed) {
@@ -431,6 +435,8 @@ void Checkpointer::after_commit(const JobPtr& job, std::function<void()> action)
   });
 }
 
+bool Checkpointer::lost(std::string_view save_id) const { return lost_.contains(save_id); }
+
 void Checkpointer::protect(const CheckpointStore& store, const std::string& name) {
   if (const JobPtr job = find_job(store, name)) job->request.may_drop = false;
 }
@@ -461,6 +467,10 @@ void Checkpointer::publish(CheckpointStore& store, const std::string& name,
 
 void Checkpointer::retire(CheckpointStore& store, std::vector<std::string> names) {
   housekeeping_.retire(store, std::move(names));
+}
+
+bool Checkpointer::retiring(const CheckpointStore& store, const std::string& name) const {
+  return housekeeping_.retiring(store, name);
 }
 
 void Checkpointer::score(CheckpointStore& store, std::string save_id,

@@ -80,6 +80,8 @@ class Checkpointer {
             std::map<std::string, double> scores);
   // Publishes a file of the store, at once or with its commit. CheckpointPublished.
   void publish(CheckpointStore& store, const std::string& name, std::vector<std::string> keys);
+  // Whether the save failed, was discarded or replaced, also where no event has said so yet.
+  bool lost(std::string_view save_id) const;
   // The save of that name, if one is in flight or waits, can no longer be replaced.
   void protect(const CheckpointStore& store, const std::string& name);
   // Removes files; each becomes a CheckpointRemoved event.
@@ -87,6 +89,8 @@ class Checkpointer {
   // Scores of a state, for the catalog; at once or with its commit, as link().
   void score(CheckpointStore& store, std::string save_id, std::map<std::string, double> scores);
   void pin(CheckpointStore& store, const std::string& name, bool pinned);
+  // Whether retire() was called for the file, and is not done with it.
+  bool retiring(const CheckpointStore& store, const std::string& name) const;
 
   // After the last drain(): unbinds what start() bound. Other runs may write to the directories
   // again; until the next start(), what needs the disk is an error.
@@ -154,6 +158,7 @@ class Checkpointer {
   JobPtr writing_, waiting_;
   std::uint64_t generation_ = 0;  // the highest seen
   CheckpointIdentity newest_, durable_;
+  std::set<std::string, std::less<>> lost_;  // save ids
   std::vector<Failure> failures_;
   Counts counts_;
 };

@@ -93,14 +93,22 @@ Task<> Housekeeping::link_task(CheckpointStore* store, std::string source,
   const auto work = [store, &source, out = row.get(), &scores] {
     out->times.write_started = now();
     CheckpointStore::CommitOptions options;
+    options.identity.save_id = out->save_id;
     options.scores = scores;
-    out->written = store->link(source, out->name, options);
+    if (!out->in_place) out->written = store->link_file(source, out->name, options);
+    out->in_place = true;
+    store->link_row(source, out->name, options);
     out->times.written = out->times.synced = out->times.durable = now();
   };
-  try {
-    co_await run_on(io_->pool, work);
-  } catch (const std::exception& error) {
-    row->error = error.what();
+  for (int attempt = 1; attempt <= 2; ++attempt) {
+    row->error.clear();
+    try {
+      co_await run_on(io_->pool, work);
+    } catch (const std::exception& error) {
+      row->error = error.what();
+    }
+    if (row->error.empty() || !row->in_place || attempt == 2) break;
+    run_.log.warn("Recording " + row->name + " again: " + row->error);
   }
   use.reset();
   row->mode = row->written == 0 ? "link" : "copy";
@@ -174,6 +182,7 @@ Task<> Housekeeping::published(std::shared_ptr<PublishedRow> row) {
 void Housekeeping::retire(CheckpointStore& store, std::vector<std::string> names) {
   if (names.empty()) return;
   ++removals_begun_;
+  for (const std::string& name : names) retiring_.emplace(&store, name);
   io().removals.spawn(retire_task(&store, std::move(names)));
 }
 
@@ -194,6 +203,7 @@ Task<> Housekeeping::retire_task(CheckpointStore* store, std::vector<std::string
       row->error = error.what();
       row->finished = now();
     }
+    retiring_.erase(retiring_.find({store, name}));
     Inbox::Notice notice = [this, row] { return removed(row); };
     io_->inbox.post(std::move(notice));
   }
@@ -240,6 +250,10 @@ Task<> Housekeeping::catalog_task() {
       run_.log.warn("The catalog of checkpoints was not changed: " + std::string(error.what()));
     }
   }
+}
+
+bool Housekeeping::retiring(const CheckpointStore& store, const std::string& name) const {
+  return retiring_.contains({&store, name});
 }
 
 bool Housekeeping::removing() const noexcept { return io_ && io_->removals.active() > 0; }

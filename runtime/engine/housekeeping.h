@@ -17,6 +17,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "millrace/events/checkpoint_events.h"
@@ -43,7 +44,8 @@ class Housekeeping {
   void start(asio::any_io_executor train, Inbox& inbox, IoPool& io);
   void end();
 
-  // `row` describes the new name; `source` is committed.
+  // `row` describes the new name; `source` is committed. When it is not the file of row.save_id any
+  // more, that is a failure. A failed row of the catalog is written once more.
   void link(CheckpointStore& store, std::string source, CheckpointRow row,
             std::map<std::string, double> scores);
   // The same for a name that cannot be given: `row.error` says why.
@@ -57,6 +59,7 @@ class Housekeeping {
   void score(CheckpointStore& store, std::string save_id, std::map<std::string, double> scores);
   void pin(CheckpointStore& store, std::string name, bool pinned);
 
+  bool retiring(const CheckpointStore& store, const std::string& name) const;
   bool removing() const noexcept;
   // Calls of retire() that had something to remove, so far. When it has moved since a save began,
   // there may be room for it, though nothing is being removed any more.
@@ -85,6 +88,7 @@ class Housekeeping {
   const OnFailure failed_;
   std::unique_ptr<Io> io_;
   std::multiset<std::string> in_use_;
+  std::multiset<std::pair<const CheckpointStore*, std::string>> retiring_;
   std::vector<Resumption> removers_;           // that wait for one of those
   std::deque<std::function<void()>> changes_;  // of catalogs, the first one under way
   std::uint64_t removals_begun_ = 0;

@@ -8,51 +8,38 @@
 #include <set>
 
 #include "millrace/hooks/checkpoint_hook.h"
-#include "millrace/io/memory_storage.h"
 #include "tests/support/fake_run.h"
 #include "tests/support/hold.h"
 #include "tests/support/images.h"
+#include "tests/support/memory_backed.h"
 #include "tests/support/temp_dir.h"
 
 namespace millrace {
 namespace {
 
 // Memory whose links take as long as the test likes.
-class SlowLinks final : public Storage {
+class SlowLinks final : public test::MemoryBacked {
  public:
-  SlowLinks(std::shared_ptr<MemoryStorage> memory, test::Hold& link, std::atomic<int>& early)
-      : memory_(std::move(memory)), link_(link), early_(early) {}
-  std::string location() const override { return memory_->location(); }
-  std::vector<std::string> prepare() override { return memory_->prepare(); }
-  CommitTimes commit(std::string_view name, FileImage& image) override {
-    return memory_->commit(name, image);
-  }
+  SlowLinks(std::shared_ptr<MemoryStorage> files, test::Hold& link, std::atomic<int>& early)
+      : MemoryBacked(std::move(files)), link_(link), early_(early) {}
   bool link(std::string_view existing, std::string_view name) override {
     {
       const std::lock_guard lock(mutex_);
       sources_.emplace(existing);
     }
     link_.enter();
-    const bool linked = memory_->link(existing, name);
+    const bool linked = memory().link(existing, name);
     const std::lock_guard lock(mutex_);
     sources_.erase(sources_.find(std::string(existing)));
     return linked;
   }
-  bool append(std::string_view name, std::span<const std::byte> bytes) override {
-    return memory_->append(name, bytes);
-  }
-  std::unique_ptr<StoredObject> open(std::string_view name) const override {
-    return memory_->open(name);
-  }
-  std::vector<ObjectInfo> list() const override { return memory_->list(); }
   void retire(std::string_view name) override {
     const std::lock_guard lock(mutex_);
     if (sources_.contains(std::string(name))) ++early_;
-    memory_->retire(name);
+    memory().retire(name);
   }
 
  private:
-  std::shared_ptr<MemoryStorage> memory_;
   test::Hold& link_;
   std::atomic<int>& early_;
   std::mutex mutex_;

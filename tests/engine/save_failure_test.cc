@@ -10,7 +10,6 @@
 #include "millrace/hooks/checkpoint_hook.h"
 #include "millrace/io/catalog.h"
 #include "millrace/io/local_storage.h"
-#include "millrace/io/memory_storage.h"
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/engine/checkpointer.h"
 #include "tests/support/controlled_storage.h"
@@ -18,6 +17,7 @@
 #include "tests/support/fault_file_ops.h"
 #include "tests/support/hold.h"
 #include "tests/support/images.h"
+#include "tests/support/memory_backed.h"
 #include "tests/support/temp_dir.h"
 
 namespace millrace {
@@ -176,34 +176,24 @@ TEST(SaveFailure, OnErrorStopEndsTheRunAtTheNextStage) {
 }
 
 // Memory whose removals are held, and which has no room for a third file meanwhile.
-class FullStorage final : public Storage {
+class FullStorage final : public test::MemoryBacked {
  public:
-  explicit FullStorage(std::shared_ptr<MemoryStorage> memory, test::Hold& removal)
-      : memory_(std::move(memory)), removal_(removal) {}
-  std::string location() const override { return memory_->location(); }
-  std::vector<std::string> prepare() override { return memory_->prepare(); }
+  FullStorage(std::shared_ptr<MemoryStorage> files, test::Hold& removal)
+      : MemoryBacked(std::move(files)), removal_(removal) {}
   CommitTimes commit(std::string_view name, FileImage& image) override {
     if (name == "iter_3.pth" && !std::exchange(refused_, true)) {
       removal_.wait_until_entered();  // the removal is under way, and holds its bytes
       removal_.release();
       throw StorageError("fallocate", std::string(name), ENOSPC);
     }
-    return memory_->commit(name, image);
+    return memory().commit(name, image);
   }
-  bool append(std::string_view name, std::span<const std::byte> bytes) override {
-    return memory_->append(name, bytes);
-  }
-  std::unique_ptr<StoredObject> open(std::string_view name) const override {
-    return memory_->open(name);
-  }
-  std::vector<ObjectInfo> list() const override { return memory_->list(); }
   void retire(std::string_view name) override {
     removal_.enter();
-    memory_->retire(name);
+    memory().retire(name);
   }
 
  private:
-  std::shared_ptr<MemoryStorage> memory_;
   test::Hold& removal_;
   bool refused_ = false;
 };

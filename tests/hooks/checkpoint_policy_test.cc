@@ -9,14 +9,15 @@
 #include <mutex>
 #include <random>
 #include <set>
+#include <type_traits>
 
 #include "millrace/hooks/checkpoint_hook.h"
-#include "millrace/io/memory_storage.h"
 #include "millrace/io/pth_reader.h"
 #include "millrace/runtime/engine/checkpointer.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/fake_run.h"
 #include "tests/support/images.h"
+#include "tests/support/memory_backed.h"
 #include "tests/support/scripted_metric.h"
 #include "tests/support/temp_dir.h"
 
@@ -27,48 +28,41 @@ using std::chrono::nanoseconds;
 
 // ---- the storage: memory, looked at after each operation
 
-class WatchedStorage final : public Storage {
+class WatchedStorage final : public test::MemoryBacked {
  public:
-  explicit WatchedStorage(std::shared_ptr<MemoryStorage> memory, std::atomic<int>& violations)
-      : memory_(std::move(memory)), violations_(violations) {}
+  WatchedStorage(std::shared_ptr<MemoryStorage> files, std::atomic<int>& violations)
+      : MemoryBacked(std::move(files)), violations_(violations) {}
 
-  std::string location() const override { return memory_->location(); }
-  std::vector<std::string> prepare() override { return memory_->prepare(); }
   CommitTimes commit(std::string_view name, FileImage& image) override {
-    const std::lock_guard lock(mutex_);
-    const CommitTimes times = memory_->commit(name, image);
-    look();
-    return times;
+    return looked_at([&] { return memory().commit(name, image); });
   }
   bool link(std::string_view existing, std::string_view name) override {
-    const std::lock_guard lock(mutex_);
-    const bool linked = memory_->link(existing, name);
-    look();
-    return linked;
+    return looked_at([&] { return memory().link(existing, name); });
   }
   bool append(std::string_view name, std::span<const std::byte> bytes) override {
-    const std::lock_guard lock(mutex_);
-    const bool appended = memory_->append(name, bytes);
-    look();
-    return appended;
+    return looked_at([&] { return memory().append(name, bytes); });
   }
-  std::unique_ptr<StoredObject> open(std::string_view name) const override {
-    return memory_->open(name);
-  }
-  std::vector<ObjectInfo> list() const override { return memory_->list(); }
   void retire(std::string_view name) override {
-    const std::lock_guard lock(mutex_);
-    memory_->retire(name);
-    look();
+    looked_at([&] {
+      memory().retire(name);
+      return 0;
+    });
   }
 
  private:
   // Alone with the storage, so that no listed file is gone when it is opened.
+  template <class Operation>
+  std::invoke_result_t<Operation> looked_at(Operation operation) {
+    const std::lock_guard lock(mutex_);
+    const auto result = operation();
+    look();
+    return result;
+  }
   void look() {
     bool any = false;
-    for (const ObjectInfo& object : memory_->list()) {
+    for (const ObjectInfo& object : memory().list()) {
       if (!object.name.ends_with(".pth") || object.name.starts_with("best_")) continue;
-      const auto reader = PthReader::open(memory_->open(object.name));
+      const auto reader = PthReader::open(memory().open(object.name));
       any = any || (reader && reader.value().verify());
     }
     if (any) {
@@ -78,7 +72,6 @@ class WatchedStorage final : public Storage {
     }
   }
 
-  std::shared_ptr<MemoryStorage> memory_;
   std::atomic<int>& violations_;
   std::mutex mutex_;
   bool committed_ = false;

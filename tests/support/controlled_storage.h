@@ -9,49 +9,38 @@
 #include <vector>
 
 #include "millrace/io/catalog.h"
-#include "millrace/io/memory_storage.h"
+#include "tests/support/memory_backed.h"
 
 namespace millrace::test {
 
-class ControlledStorage final : public Storage {
+class ControlledStorage final : public MemoryBacked {
  public:
   // Called on the I/O thread at the start of a commit (not of the catalog's); may block, may throw.
   using OnCommit = std::function<void(std::string_view name)>;
   // The same for what is written to the catalog.
   using OnCatalog = std::function<void()>;
-  explicit ControlledStorage(std::shared_ptr<MemoryStorage> memory, OnCommit on_commit = {},
+  explicit ControlledStorage(std::shared_ptr<MemoryStorage> files, OnCommit on_commit = {},
                              OnCatalog on_catalog = {})
-      : memory_(std::move(memory)),
+      : MemoryBacked(std::move(files)),
         on_commit_(std::move(on_commit)),
         on_catalog_(std::move(on_catalog)) {}
 
-  std::string location() const override { return memory_->location(); }
-  std::vector<std::string> prepare() override { return memory_->prepare(); }
   CommitTimes commit(std::string_view name, FileImage& image) override {
     if (on_commit_ && name != Catalog::kName) on_commit_(name);
     if (on_catalog_ && name == Catalog::kName) on_catalog_();
-    return memory_->commit(name, image);
+    return memory().commit(name, image);
   }
   NamedCommit commit_named(std::string_view stem, FileImage& image,
                            const FinalName& final_name) override {
     if (on_commit_) on_commit_(stem);
-    return memory_->commit_named(stem, image, final_name);
-  }
-  bool link(std::string_view existing, std::string_view name) override {
-    return memory_->link(existing, name);
+    return memory().commit_named(stem, image, final_name);
   }
   bool append(std::string_view name, std::span<const std::byte> bytes) override {
     if (on_catalog_) on_catalog_();
-    return memory_->append(name, bytes);
+    return memory().append(name, bytes);
   }
-  std::unique_ptr<StoredObject> open(std::string_view name) const override {
-    return memory_->open(name);
-  }
-  std::vector<ObjectInfo> list() const override { return memory_->list(); }
-  void retire(std::string_view name) override { memory_->retire(name); }
 
  private:
-  std::shared_ptr<MemoryStorage> memory_;
   OnCommit on_commit_;
   OnCatalog on_catalog_;
 };

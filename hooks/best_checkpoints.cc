@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "millrace/io/record_stream.h"
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/engine/message_hub.h"
 

@@ -20,12 +20,13 @@
 #include "millrace/hooks/best_metric.h"
 #include "millrace/hooks/checkpoint_options.h"
 #include "millrace/io/catalog.h"
-#include "millrace/io/record_stream.h"
 #include "millrace/io/retention.h"
 
 namespace millrace {
 
 class MessageHub;
+class RecordReader;
+class RecordWriter;
 
 class BestCheckpoints {
  public:

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "millrace/io/record_stream.h"
+
 namespace millrace {
 
 std::vector<RetainedFile>::iterator KeptFiles::find(std::string_view save_id) {

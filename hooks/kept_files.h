@@ -13,10 +13,12 @@
 
 #include "millrace/events/checkpoint_events.h"
 #include "millrace/io/catalog_row.h"
-#include "millrace/io/record_stream.h"
 #include "millrace/io/retention.h"
 
 namespace millrace {
+
+class RecordReader;
+class RecordWriter;
 
 class KeptFiles {
  public:

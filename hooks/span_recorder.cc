@@ -31,7 +31,8 @@ void SpanRecorder::subscribe(Subscriptions& on, Strategy& strategy) {
          now(),
          0,
          {},
-         {}});
+         {},
+         e.at.iter + 1});
   });
   on.every<BeforeVal>([this](const BeforeVal&) { val_started_ = now(); });
   on.every<AfterVal>([this](const AfterVal& e) {
@@ -102,7 +103,8 @@ void SpanRecorder::add_stream(Strategy& strategy) {
          span.last,
          0,
          {},
-         {}});
+         {},
+         span.number});
   }
 }
 

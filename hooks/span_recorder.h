@@ -41,6 +41,7 @@ struct Span {
   SteadyTime first, last;
   std::uint64_t bytes = 0;
   std::string mode, error;
+  std::int64_t number = 0;  // of a step, from 1
 };
 
 class SpanRecorder {

@@ -53,7 +53,7 @@ void TimelineHook::write() const {
         << microseconds(span.first - recorder_.origin()) << ","
         << microseconds(span.last - span.first) << ",";
     if (span.kind == Span::kStep) {
-      out << span.name.substr(5);  // its number
+      out << span.number;
     } else {
       out << script_text(span.name) << "," << span.bytes << "," << script_text(span.mode) << ","
           << script_text(span.error);

@@ -1,4 +1,5 @@
-// FileOps: the one seam between Millrace and the file system, for faults and crash states.
+// FileOps: the one seam between checkpoints and the file system, for faults and crash states.
+// (Logs, traces, the lock of a directory and a path to resume from go to the system directly.)
 //
 // Each method is one raw system call and decides nothing: no retry, no loop, no exception. What to
 // do about EINTR, a short write or a refused option is the caller's business (temp_file.cc,

@@ -44,8 +44,8 @@ struct RunContext;
 
 class Checkpointer {
  public:
-  // `default_storage` null: the work dir. `files` null: the system's; every directory that is
-  // written to goes through it. The others outlive the checkpointer.
+  // `default_storage` null: the work dir. `files` null: the system's; all checkpoints on
+  // local disks are written through it. The others outlive the checkpointer.
   Checkpointer(RunContext& run, Staging& staging, const HookList& hooks,
                std::unique_ptr<Storage> default_storage, std::shared_ptr<FileOps> files);
   ~Checkpointer();

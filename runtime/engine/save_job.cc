@@ -24,7 +24,7 @@ OnBusy parse_on_busy(std::string_view name) {
   for (const OnBusy on_busy : {OnBusy::kWait, OnBusy::kSkip, OnBusy::kReplace}) {
     if (on_busy_name(on_busy) == name) return on_busy;
   }
-  throw ConfigError("checkpoint.on_busy",
+  throw ConfigError("CheckpointHook.on_busy",
                     "unknown choice '" + std::string(name) + "'; valid: wait, skip, replace",
                     nearest_name(name, {"wait", "skip", "replace"}));
 }

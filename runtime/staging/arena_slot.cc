@@ -41,7 +41,7 @@ std::uint64_t ring_bytes(std::uint64_t side, const SlotBudget& budget) {
   const std::uint64_t blocks = budget.bytes > side ? (budget.bytes - side) / budget.block_bytes : 0;
   if (blocks >= 2) return blocks * budget.block_bytes;
   const std::uint64_t least = budget.slots * (side + 2 * budget.block_bytes);
-  throw ConfigError("checkpoint.memory_budget",
+  throw ConfigError("checkpoint_memory_budget",
                     "is too small for this state: the least is " + std::to_string(least) +
                         " bytes (" + mebibytes(least) + "), two blocks of " +
                         std::to_string(budget.block_bytes) + " bytes and " + std::to_string(side) +

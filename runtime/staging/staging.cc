@@ -108,7 +108,7 @@ StageMode parse_stage_mode(std::string_view name) {
        {StageMode::kAuto, StageMode::kLazy, StageMode::kEager, StageMode::kBlocking}) {
     if (stage_mode_name(mode) == name) return mode;
   }
-  throw ConfigError("checkpoint.mode",
+  throw ConfigError("CheckpointHook.mode",
                     "unknown mode '" + std::string(name) + "'; valid: auto, lazy, eager, blocking",
                     nearest_name(name, {"auto", "lazy", "eager", "blocking"}));
 }

@@ -167,6 +167,52 @@ TYPED_TEST_P(StorageSuite, BadNamesAreRefused) {
   EXPECT_EQ(this->storage_->list().size(), 1U);
 }
 
+// Holds a storage to the rules of FileImage, and spoils a block when the next one is asked for.
+class StrictImage final : public FileImage {
+ public:
+  StrictImage(std::vector<std::byte> bytes, std::uint64_t window)
+      : bytes_(std::move(bytes)), window_(window) {}
+  std::uint64_t size() const override { return bytes_.size(); }
+  std::uint64_t window() const override { return window_; }
+  bool rereadable() const override { return false; }
+  std::span<const std::byte> wait(std::uint64_t first, std::uint64_t last) override {
+    EXPECT_EQ(first, taken_) << "every byte once, front to back";
+    EXPECT_LE(last - first, window_);
+    if (block_ == 0) block_ = last - first;
+    EXPECT_TRUE(last - first == block_ || last == bytes_.size()) << "blocks of one size";
+    EXPECT_TRUE(block_ % 4096 == 0 || last == bytes_.size()) << block_;
+    taken_ = last;
+    std::fill(given_.begin(), given_.end(), std::byte{0xEE});
+    std::vector<std::byte>& next = blocks_[first / std::max<std::uint64_t>(block_, 1) % 2];
+    next.assign(bytes_.begin() + static_cast<std::ptrdiff_t>(first),
+                bytes_.begin() + static_cast<std::ptrdiff_t>(last));
+    given_ = next;
+    return next;
+  }
+  bool taken() const { return taken_ == bytes_.size(); }
+
+ private:
+  std::vector<std::byte> bytes_, blocks_[2];
+  std::span<std::byte> given_;
+  std::uint64_t window_, taken_ = 0, block_ = 0;
+};
+
+TYPED_TEST_P(StorageSuite, AsksForAnImageAsItAllows) {
+  for (const std::size_t size : {100, 64 << 10, 300'001}) {
+    const auto bytes = pattern(size, 11);
+    for (const std::uint64_t window : {4096, 65536}) {
+      StrictImage image(bytes, window);
+      this->storage_->commit("a.pth", image);
+      EXPECT_TRUE(image.taken());
+      EXPECT_EQ(read_all(*this->storage_, "a.pth"), bytes);
+      StrictImage named(bytes, window);
+      this->storage_->commit_named("a", named, [] { return std::string("a-1.pth"); });
+      EXPECT_TRUE(named.taken());
+      EXPECT_EQ(read_all(*this->storage_, "a-1.pth"), bytes);
+    }
+  }
+}
+
 TYPED_TEST_P(StorageSuite, DiscardedImageLeavesNothing) {
   const auto old_bytes = pattern(3'000, 8);
   commit_bytes(*this->storage_, "kept", old_bytes);
@@ -338,9 +384,9 @@ REGISTER_TYPED_TEST_SUITE_P(StorageSuite, StartsEmptyAndHasALocation,
                             ReadsAnyRangeAndRefusesToReadPastTheEnd, MissingObjectIsEnoent,
                             RetiredObjectIsGone, OverwritingReplacesTheWholeObject,
                             OldObjectIsThereUntilTheNewOneIsComplete, OpenReadersKeepTheirBytes,
-                            EmptyObject, LargeObjectsOfOddSizes, BadNamesAreRefused,
-                            DiscardedImageLeavesNothing, NameIsAskedForOnceAfterTheLastByte,
-                            NamedCommitReplacesWhatHadTheName,
+                            AsksForAnImageAsItAllows, EmptyObject, LargeObjectsOfOddSizes,
+                            BadNamesAreRefused, DiscardedImageLeavesNothing,
+                            NameIsAskedForOnceAfterTheLastByte, NamedCommitReplacesWhatHadTheName,
                             NamedCommitThatEndsEarlyLeavesNothing, LinkSharesTheBytesOrDoesNothing,
                             LinkToNothingChangesNothing, AppendAddsToTheEndOrDoesNothing,
                             ConcurrentCommitsOfDifferentNames, PrepareKeepsObjects);

@@ -59,7 +59,7 @@ std::uint64_t least_budget(std::span<const CapturedStorage> storages, StagingOpt
   try {
     Staging(options).reserve(storages);
   } catch (const ConfigError& error) {
-    EXPECT_EQ(error.key(), "checkpoint.memory_budget");
+    EXPECT_EQ(error.key(), "checkpoint_memory_budget");
     const std::string text = error.what();
     return std::stoull(text.substr(text.find("the least is ") + 13));
   }

@@ -28,11 +28,11 @@ class OpenedObject final : public StoredObject {
 };
 
 std::shared_ptr<const std::vector<std::byte>> upload(FileImage& image) {
-  constexpr std::uint64_t kPart = std::uint64_t{8} << 20;
+  const std::uint64_t part_bytes = std::min(std::uint64_t{8} << 20, image.window());
   auto bytes = std::make_shared<std::vector<std::byte>>();
   bytes->reserve(image.size());
-  for (std::uint64_t first = 0; first < image.size(); first += kPart) {
-    const auto part = image.wait(first, std::min(image.size(), first + kPart));
+  for (std::uint64_t first = 0; first < image.size(); first += part_bytes) {
+    const auto part = image.wait(first, std::min(image.size(), first + part_bytes));
     bytes->insert(bytes->end(), part.begin(), part.end());
   }
   return bytes;

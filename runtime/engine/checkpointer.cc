@@ -9,8 +9,6 @@
 
 #include "millrace/events/checkpoint_events.h"
 #include "millrace/events/event_bus.h"
-#include "millrace/io/directory_lock.h"
-#include "millrace/io/local_storage.h"
 #include "millrace/io/record_stream.h"
 #include "millrace/runtime/async/clock.h"
 #include "millrace/runtime/async/inbox.h"
@@ -49,12 +47,6 @@ pickle::Value meta_of(const RunContext& run, const SaveRequest& request) {
   return meta;
 }
 
-// Absolute, and without a last slash.
-std::filesystem::path full_path(const std::filesystem::path& path) {
-  const auto full = std::filesystem::absolute(path).lexically_normal();
-  return full.has_filename() ? full : full.parent_path();
-}
-
 // A state one can go on from, or the file everybody looks for: later saves are its children.
 bool is_line_of_descent(const SaveRequest& request) {
   return request.pointer || request.save_optimizer;
@@ -68,7 +60,6 @@ struct Checkpointer::Io {
   EventWaiter* waiter;
   TaskScope writes;           // at most one, and the next one it starts
   Resumption slot_free = {};  // who waits for waiting_ to be taken
-  std::vector<DirectoryLock> locks = {};
 };
 
 Checkpointer::Checkpointer(RunContext& run, Staging& staging, const HookList& hooks,
@@ -77,56 +68,9 @@ Checkpointer::Checkpointer(RunContext& run, Staging& staging, const HookList& ho
       staging_(staging),
       hooks_(hooks),
       housekeeping_(run, [this](const auto& path, const auto& error) { fail(path, error); }),
-      files_(files ? std::move(files) : std::make_shared<PosixFileOps>()),
-      work_storage_(std::make_shared<LocalStorage>(run.work_dir, files_)),
-      default_storage_(work_storage_) {
-  directories_.insert(full_path(run.work_dir));
-  if (default_storage) default_storage_ = std::move(default_storage);
-  storages_ = {work_storage_, default_storage_};
-}
+      stores_(run.work_dir, std::move(default_storage), std::move(files)) {}
 
 Checkpointer::~Checkpointer() = default;
-
-CheckpointStore& Checkpointer::open_store(const std::filesystem::path& out_dir) {
-  const std::filesystem::path work_dir = full_path(run_.work_dir);
-  if (out_dir.empty() || full_path(out_dir) == work_dir) return store_on(*default_storage_);
-  const std::filesystem::path directory = out_dir / work_dir.filename();
-  directories_.insert(full_path(directory));
-  for (const auto& storage : storages_) {
-    const auto* local = dynamic_cast<const LocalStorage*>(storage.get());
-    if (local != nullptr && full_path(local->location()) == full_path(directory)) {
-      return store_on(*storage);
-    }
-  }
-  storages_.push_back(std::make_shared<LocalStorage>(directory, files_));
-  return store_on(*storages_.back());
-}
-
-CheckpointStore& Checkpointer::open_store(std::shared_ptr<Storage> storage) {
-  storages_.push_back(std::move(storage));
-  return store_on(*storages_.back());
-}
-
-// One store for a storage, because it owns the catalog.
-CheckpointStore& Checkpointer::store_on(Storage& storage) {
-  if (const auto* local = dynamic_cast<const LocalStorage*>(&storage)) {
-    directories_.insert(full_path(local->location()));
-  }
-  for (CheckpointStore* store : opened_) {
-    if (&store->data() == &storage) return *store;
-  }
-  stores_.push_back(std::make_unique<CheckpointStore>(storage, *work_storage_));
-  opened_.push_back(stores_.back().get());
-  return *stores_.back();
-}
-
-std::vector<CheckpointStore*> Checkpointer::stores() {
-  if (!opened_.empty()) return opened_;
-  if (stores_.empty()) {
-    stores_.push_back(std::make_unique<CheckpointStore>(*default_storage_, *work_storage_));
-  }
-  return {stores_.front().get()};
-}
 
 Task<> Checkpointer::start(asio::any_io_executor train, Inbox& inbox, IoPool& io,
                            EventWaiter* waiter) {
@@ -135,41 +79,26 @@ Task<> Checkpointer::start(asio::any_io_executor train, Inbox& inbox, IoPool& io
   failures_.clear();
   lost_.clear();
   counts_ = {};
-  if (opened_.empty()) co_return;  // nobody saves
-  CheckpointStore::Prepared found;
-  const auto prepare = [this, &found] {
-    lock_directories();
-    found.swept = work_storage_->prepare();
-    for (CheckpointStore* store : opened_) {
-      CheckpointStore::Prepared prepared = store->prepare();
-      for (std::string& name : prepared.swept) found.swept.push_back(std::move(name));
-      for (std::string& note : prepared.notes) found.notes.push_back(std::move(note));
-      generation_ = std::max(generation_, store->highest_generation());
-    }
-  };
+  if (!stores_.any_opened()) co_return;  // nobody saves
+  RunStores::Prepared prepared;
+  const auto prepare = [this, &prepared] { prepared = stores_.prepare(); };
   co_await run_on(io.executor(), prepare);
+  generation_ = std::max(generation_, prepared.highest_generation);
+  const CheckpointStore::Prepared& found = prepared.found;
   for (const std::string& name : found.swept) {
     run_.log.info("Removed " + name + ", left behind by an interrupted save");
   }
   for (const std::string& note : found.notes) run_.log.warn(note);
 }
 
-// Before prepare(), which sweeps what a crash left behind: another run's files are not that.
-void Checkpointer::lock_directories() {
-  for (const std::filesystem::path& directory : directories_) {
-    std::error_code ignored;  // prepare() says why it cannot be made
-    std::filesystem::create_directories(directory, ignored);
-    io_->locks.emplace_back(directory);
-  }
-}
-
 void Checkpointer::end() {
   housekeeping_.end();
+  stores_.unlock();
   io_.reset();
 }
 
 void Checkpointer::reserve() {
-  if (opened_.empty()) return;
+  if (!stores_.any_opened()) return;
   if (replaces_) staging_.allow_two();
   const CapturedState state = run_.strategy.capture(true);
   staging_.reserve(state.storages, state.bytes_to_come);

@@ -24,12 +24,14 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "millrace/io/checkpoint_store.h"
 #include "millrace/io/state_record.h"
 #include "millrace/runtime/async/task.h"
 #include "millrace/runtime/engine/housekeeping.h"
+#include "millrace/runtime/engine/run_stores.h"
 #include "millrace/runtime/engine/save_job.h"
 #include "millrace/runtime/staging/staging.h"
 
@@ -44,25 +46,25 @@ struct RunContext;
 
 class Checkpointer {
  public:
-  // `default_storage` null: the work dir. `files` null: the system's; all checkpoints on
-  // local disks are written through it. The others outlive the checkpointer.
+  // `default_storage` and `files`: see RunStores. The others outlive the checkpointer.
   Checkpointer(RunContext& run, Staging& staging, const HookList& hooks,
                std::unique_ptr<Storage> default_storage, std::shared_ptr<FileOps> files);
   ~Checkpointer();
   Checkpointer(const Checkpointer&) = delete;
   Checkpointer& operator=(const Checkpointer&) = delete;
 
-  // Hook::attach(): the store below `out_dir`, the default one when that is empty. As in the
-  // reference, an out_dir other than the work dir gets the work dir's last component appended. The
-  // same place is the same store.
-  CheckpointStore& open_store(const std::filesystem::path& out_dir);
-  // The store on a storage of the hook's own.
-  CheckpointStore& open_store(std::shared_ptr<Storage> storage);
+  // Hook::attach(): the store below `out_dir`, or on a storage of the hook's own, see RunStores.
+  CheckpointStore& open_store(const std::filesystem::path& out_dir) {
+    return stores_.open(out_dir);
+  }
+  CheckpointStore& open_store(std::shared_ptr<Storage> storage) {
+    return stores_.open(std::move(storage));
+  }
   // Hook::attach(), before any save with OnBusy::kReplace: staging gets its second arena.
   void allow_replace() noexcept { replaces_ = true; }
   // Where an automatic resume looks: every opened store; in a run that does not save, the default
   // one.
-  std::vector<CheckpointStore*> stores();
+  std::vector<CheckpointStore*> stores() { return stores_.all(); }
 
   // Once per train(): binds the executors, prepares every store on the I/O pool (a work dir that
   // cannot be written fails here) and finds the generation to continue from.
@@ -135,22 +137,13 @@ class Checkpointer {
   void fail(const std::string& path, const std::string& error);
   std::string data_position(const SaveRequest& request) const;
   StageMode resolve(StageMode mode) const;
-  void lock_directories();
-  CheckpointStore& store_on(Storage& storage);
 
   struct Io;  // what start() binds
   RunContext& run_;
   Staging& staging_;
   const HookList& hooks_;
   Housekeeping housekeeping_;
-  const std::shared_ptr<FileOps> files_;
-  std::set<std::filesystem::path> directories_;  // that this run writes checkpoints to
-  std::vector<std::shared_ptr<Storage>> storages_;
-  std::vector<std::unique_ptr<CheckpointStore>> stores_;
-  std::vector<CheckpointStore*> opened_;
-  std::shared_ptr<Storage> work_storage_;  // where last_checkpoint lives
-  std::shared_ptr<Storage>
-      default_storage_;  // where checkpoints live unless out_dir says otherwise
+  RunStores stores_;
   std::unique_ptr<Io> io_;
   bool told_streaming_ = false;
   bool replaces_ = false;  // some hook saves with OnBusy::kReplace

@@ -57,6 +57,9 @@ CatalogChange read_row(RecordReader& in) {
   std::uint8_t known = 0;
   in(row.name, id.save_id, id.parent_id, id.generation, id.reason, id.epoch, id.iter, row.size,
      row.digest, row.saved_at_ns, known);
+  if (id.generation > kMaxGeneration) {
+    throw RecordError("no save can have generation " + std::to_string(id.generation));
+  }
   row.scores_known = known == 1;
   row.pinned = read_pin(in);
   for (std::size_t scores = in.count(2 * sizeof(std::uint64_t)); scores > 0; --scores) {

@@ -151,6 +151,16 @@ TEST(CatalogLog, RecordsWithRightChecksumsAreNotBelievedEither) {
   }
 }
 
+TEST(CatalogLog, AGenerationAfterWhichNoneCanComeIsRefused) {
+  CatalogRow row = row_of("a", "1");
+  row.identity.generation = kMaxGeneration;
+  EXPECT_EQ(decode_catalog(log_of({row})).state, State::whole);
+  ++row.identity.generation;
+  const CatalogLog log = decode_catalog(log_of({row}));
+  EXPECT_EQ(log.state, State::corrupt);
+  EXPECT_THAT(log.problem, HasSubstr("generation 9223372036854775808"));
+}
+
 TEST(CatalogLog, ALengthBeyondTheLimitIsRefused) {
   auto log = catalog_header();
   const auto record = record_around(std::string((1 << 20) + 1, 'x'));

@@ -221,13 +221,12 @@ bool Catalog::mostly_dead() const {
 
 void Catalog::commit_whole() {
   std::vector<std::byte> log = catalog_header();
-  for (const CatalogRow& row : rows_) {
-    const std::vector<std::byte> record = catalog_record(row);
-    log.insert(log.end(), record.begin(), record.end());
-  }
+  std::size_t records = 0;
+  // A row that no record holds is left out: at the next open its file has none, so it is kept.
+  for (const CatalogRow& row : rows_) records += append_record(log, row) ? 1 : 0;
   BytesImage image{std::span<const std::byte>(log)};
   storage_.commit(kName, image);
-  records_ = rows_.size();
+  records_ = records;
   bytes_ = log.size();
   whole_ = false;
 }

@@ -43,6 +43,11 @@ void write(RecordWriter& out, const CatalogScore& score) {
 void write(RecordWriter& out, const CatalogPin& pin) { out(pin.name, pin_byte(pin.pinned)); }
 void write(RecordWriter& out, const CatalogEnd& end) { out(end.name); }
 
+// What it adds to the payload of a row that does not have it.
+std::size_t score_size(const CatalogScore& score) {
+  return sizeof(std::uint64_t) + score.metric.size() + sizeof score.value;
+}
+
 std::optional<bool> read_pin(RecordReader& in) {
   std::uint8_t byte = 0;
   in(byte);
@@ -57,6 +62,9 @@ CatalogChange read_row(RecordReader& in) {
   std::uint8_t known = 0;
   in(row.name, id.save_id, id.parent_id, id.generation, id.reason, id.epoch, id.iter, row.size,
      row.digest, row.saved_at_ns, known);
+  if (id.generation > kMaxGeneration) {
+    throw RecordError("no save can have generation " + std::to_string(id.generation));
+  }
   row.scores_known = known == 1;
   row.pinned = read_pin(in);
   for (std::size_t scores = in.count(2 * sizeof(std::uint64_t)); scores > 0; --scores) {
@@ -93,6 +101,10 @@ CatalogChange decode_change(std::span<const std::byte> payload) {
   CatalogChange change = read_change(in);
   if (!in.finished()) throw RecordError("bytes follow its last field");
   return change;
+}
+
+auto find_name(std::vector<CatalogRow>& rows, const std::string& name) {
+  return std::find_if(rows.begin(), rows.end(), [&](const auto& row) { return row.name == name; });
 }
 
 // Reads records until they end, or are no longer sound.
@@ -152,7 +164,8 @@ class Decoder {
     if (crc != crc32(payload)) return corrupt("a record is damaged");
     try {
       const CatalogChange change = decode_change(payload);
-      if (!fits(change)) return corrupt("scores of one save are given to too many rows");
+      const auto admit_one = [&](const auto& one) { return admit(one, length); };
+      if (!std::visit(admit_one, change)) return false;
       apply_change(log_.rows, change);
     } catch (const RecordError& error) {
       return corrupt(std::string("a record cannot be understood: ") + error.what());
@@ -161,27 +174,41 @@ class Decoder {
     return true;
   }
 
+  // Each before its change is made; they keep sizes_ in step with the rows.
+  bool admit(const CatalogRow& row, std::size_t size) {
+    forget(row.name);
+    sizes_.push_back(size);
+    return true;
+  }
+  bool admit(const CatalogPin&, std::size_t) { return true; }
+  bool admit(const CatalogEnd& end, std::size_t) {
+    forget(end.name);
+    return true;
+  }
   // A score is copied into every row of its save. A save has a row for each of its names, a few;
   // with many rows and many scores, rows times scores would be the memory of a small log.
-  bool fits(const CatalogChange& change) {
-    const auto* score = std::get_if<CatalogScore>(&change);
-    if (score == nullptr) return true;
-    for (const CatalogRow& row : log_.rows) {
-      if (row.identity.save_id == score->save_id)
-        score_bytes_ += sizeof *score + score->metric.size();
+  bool admit(const CatalogScore& score, std::size_t) {
+    for (std::size_t i = 0; i < log_.rows.size(); ++i) {
+      const CatalogRow& row = log_.rows[i];
+      if (row.identity.save_id != score.save_id || score.save_id.empty()) continue;
+      score_bytes_ += sizeof score + score.metric.size();
+      if (!row.scores.contains(score.metric)) sizes_[i] += score_size(score);
+      if (sizes_[i] > kMaxPayload) return corrupt("a row has more scores than a record can hold");
     }
-    return score_bytes_ <= kScoreFactor * bytes_.size();
+    if (score_bytes_ <= kScoreFactor * bytes_.size()) return true;
+    return corrupt("scores of one save are given to too many rows");
+  }
+  void forget(const std::string& name) {
+    const auto row = find_name(log_.rows, name);
+    if (row != log_.rows.end()) sizes_.erase(sizes_.begin() + (row - log_.rows.begin()));
   }
 
   std::span<const std::byte> bytes_;
   std::size_t at_ = 0;
   std::uint64_t score_bytes_ = 0;
+  std::vector<std::size_t> sizes_;  // of the rows' payloads, each with the scores it was given
   CatalogLog log_;
 };
-
-auto find_name(std::vector<CatalogRow>& rows, const std::string& name) {
-  return std::find_if(rows.begin(), rows.end(), [&](const auto& row) { return row.name == name; });
-}
 
 bool make(std::vector<CatalogRow>& rows, const CatalogRow& added) {
   const auto old = find_name(rows, added.name);
@@ -228,22 +255,27 @@ std::vector<std::byte> catalog_header() {
   return out;
 }
 
-std::vector<std::byte> catalog_record(const CatalogChange& change) {
+bool append_record(std::vector<std::byte>& log, const CatalogChange& change) {
   RecordWriter writer;
   writer(static_cast<std::uint8_t>(change.index()));
   std::visit([&](const auto& one) { write(writer, one); }, change);
   const std::string payload = std::move(writer).take();
-  if (payload.size() > kMaxPayload) {
-    throw Error("catalog: a record of " + std::to_string(payload.size()) +
-                " bytes exceeds the limit of " + std::to_string(kMaxPayload));
-  }
+  if (payload.size() > kMaxPayload) return false;
   const auto bytes = std::as_bytes(std::span(payload));
-  std::vector<std::byte> out;
-  put(out, static_cast<std::uint32_t>(payload.size()));
-  put(out, crc32(out));
-  put(out, crc32(bytes));
-  out.insert(out.end(), bytes.begin(), bytes.end());
-  return out;
+  const std::size_t head = log.size();
+  put(log, static_cast<std::uint32_t>(payload.size()));
+  put(log, crc32(std::span(log).subspan(head)));
+  put(log, crc32(bytes));
+  log.insert(log.end(), bytes.begin(), bytes.end());
+  return true;
+}
+
+std::vector<std::byte> catalog_record(const CatalogChange& change) {
+  std::vector<std::byte> record;
+  if (!append_record(record, change)) {
+    throw Error("catalog: a record exceeds the limit of " + std::to_string(kMaxPayload) + " bytes");
+  }
+  return record;
 }
 
 CatalogLog decode_catalog(std::span<const std::byte> bytes) { return Decoder(bytes).run(); }

@@ -45,7 +45,9 @@ using CatalogChange = std::variant<CatalogRow, CatalogScore, CatalogPin, Catalog
 bool apply_change(std::vector<CatalogRow>& rows, const CatalogChange& change);
 
 std::vector<std::byte> catalog_header();
-std::vector<std::byte> catalog_record(const CatalogChange& change);
+// False, and the log is as it was, when the change is longer than a record can be.
+bool append_record(std::vector<std::byte>& log, const CatalogChange& change);
+std::vector<std::byte> catalog_record(const CatalogChange& change);  // throws Error then
 
 struct CatalogLog {
   enum class State {
@@ -61,7 +63,8 @@ struct CatalogLog {
   std::uint64_t bytes = 0;  // in the log, sound or not
 };
 
-// Any bytes are accepted. Allocates a small multiple of what is there, never what a length says.
+// Any bytes are accepted. Each row that comes of them fits a record. Allocates a small multiple of
+// what is there, never what a length says.
 CatalogLog decode_catalog(std::span<const std::byte> bytes);
 
 }  // namespace millrace

@@ -98,6 +98,11 @@ Result<StateRecord> decode_payload(std::span<const std::byte> payload) {
     in.text(identity.reason);
     in.number(identity.epoch);
     in.number(identity.iter);
+    if (identity.generation > kMaxGeneration) {
+      return make_fault(Fault::Kind::corrupt, "The state record claims generation " +
+                                                  std::to_string(identity.generation) +
+                                                  ", which no save can have.");
+    }
     for (std::uint64_t count = in.size(2 * sizeof(cereal::size_type)); count > 0; --count) {
       std::string name, bytes;
       in.text(name);

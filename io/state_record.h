@@ -27,6 +27,10 @@
 
 namespace millrace {
 
+// No generation is higher: decoders refuse one that is, so that the next save's never starts over
+// at 0. Saves that come after this one share it, and the times of their files order them.
+inline constexpr std::uint64_t kMaxGeneration = ~std::uint64_t{0} >> 1;
+
 // Who a checkpoint is. Newest means highest generation, not highest step: a run resumed from an
 // older file becomes the live branch.
 struct CheckpointIdentity {

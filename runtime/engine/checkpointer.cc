@@ -231,7 +231,8 @@ Task<> Checkpointer::capture(JobPtr job) {
   collect_states(hooks_, run_.states, sections);
   co_await run_.bus.publish(BeforeSaveCheckpoint{run_.at, content});
   content.detach();
-  job->describe(++generation_, newest_.save_id);
+  generation_ = std::min(generation_ + 1, kMaxGeneration);
+  job->describe(generation_, newest_.save_id);
   job->record.sections = std::move(sections);
 }
 

@@ -264,13 +264,14 @@ Task<> Runner::Impl::train() {
   // What an error left behind is no state to save: a stop from here on only ends.
   takes_stops = false;
   bind_inbox(nullptr);
-  state = error ? State::kFailed : State::kFinished;
+  const State outcome = error ? State::kFailed : State::kFinished;
   context.failed = error != nullptr;
   try {
     co_await clean_up();
   } catch (...) {
     if (!error) error = std::current_exception();
   }
+  state = outcome;  // not before: tasks of this train() run until here
   forget_stop();
   log.flush();
   if (error) std::rethrow_exception(error);

@@ -120,7 +120,8 @@ class Runner {
   // The whole run on the awaiting executor, which must be single-threaded. Ends through clean-up in
   // every case: I/O is drained and AfterRun is published also after an error or a stop, then the
   // first error is thrown; failed saves count as one. After an error the runner is
-  // spent: make a new one and resume. Else, calling it again continues where it ended.
+  // spent: make a new one and resume. Else, calling it again continues where it ended. Until then,
+  // clean-up included, a second call throws.
   // The host's Asio cancellation does not reach it: use request_stop().
   Task<> train();
 

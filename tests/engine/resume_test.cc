@@ -12,9 +12,11 @@
 #include "millrace/io/pickler.h"
 #include "millrace/runtime/async/error.h"
 #include "millrace/runtime/engine/checkpoint_content.h"
+#include "millrace/runtime/engine/checkpointer.h"
 #include "millrace/runtime/engine/message_hub.h"
 #include "millrace/runtime/staging/pth_image.h"
 #include "millrace/runtime/staging/staging.h"
+#include "tests/support/checkpoint_file.h"
 #include "tests/support/fake_run.h"
 #include "tests/support/fault_file_ops.h"
 #include "tests/support/stage_log.h"
@@ -239,6 +241,36 @@ TEST_F(ResumeTest, AutomaticSkipsATruncatedAndABitFlippedFile) {
   ASSERT_THAT(skipped, SizeIs(2));
   EXPECT_THAT(skipped, Contains(::testing::AllOf(HasSubstr("epoch_3.pth: The file is"))));
   EXPECT_THAT(skipped, Contains(::testing::AllOf(HasSubstr("epoch_2.pth: The file is corrupt"))));
+}
+
+TEST_F(ResumeTest, AutomaticSkipsAFileThatClaimsToBeTheLastOfAll) {
+  train_three();
+  LocalStorage storage(work_dir);
+  test::commit_bytes(storage, "epoch_9.pth",
+                     test::checkpoint_file(test::identity_of(~std::uint64_t{0}, 9)));
+  const auto run = resuming(Resume::automatic(), 4);
+  run->train();
+  EXPECT_EQ(start(), "e3 i12 b0");
+  EXPECT_THAT(
+      run->log->with("Skipped "),
+      ElementsAre(HasSubstr("epoch_9.pth: The file is corrupt: millrace/state: The state record "
+                            "claims generation 18446744073709551615, which no save can have.")));
+  EXPECT_EQ(identity("epoch_4.pth").generation, 4u);
+}
+
+TEST_F(ResumeTest, ARunGoesOnAfterTheHighestGeneration) {
+  const auto run = resuming({}, 3);
+  run->parts.hooks.add(test::on_event<BeforeTrain>([](const BeforeTrain&, RunContext& context) {
+    context.checkpointer.continue_from(test::identity_of(kMaxGeneration - 1, 0));
+  }));
+  run->train();
+  for (const char* name : {"epoch_1.pth", "epoch_2.pth", "epoch_3.pth"}) {
+    EXPECT_EQ(identity(name).generation, kMaxGeneration) << name;
+  }
+  events.clear();
+  resuming(Resume::automatic(), 4)->train();
+  EXPECT_EQ(start(), "e3 i12 b0");
+  EXPECT_EQ(identity("epoch_4.pth").generation, kMaxGeneration);
 }
 
 // ---- what does not fit

@@ -412,6 +412,42 @@ TEST_F(RunnerTest, ASecondTrainAtTheSameTimeIsRefused) {
   EXPECT_EQ(error_text, "train() is already running on this runner");
 }
 
+TEST_F(RunnerTest, ASecondTrainWhileTheFirstCleansUpIsRefused) {
+  save_every_epoch();
+  std::vector<std::string> refusals;
+  bool asked = false;
+  const auto ask = [&](const AfterRun&) -> Task<> {
+    if (std::exchange(asked, true)) co_return;
+    try {
+      co_await run.runner().train();
+    } catch (const Error& error) {
+      refusals.push_back(error.what());
+    }
+  };
+  run.parts.hooks.add(std::make_unique<test::TestHook>(
+      [&](Subscriptions& on, RunContext&) { on.awaited<AfterRun>(ask); }));
+  run.train();
+  EXPECT_THAT(refusals, ElementsAre("train() is already running on this runner"));
+  EXPECT_EQ(error_of_train(), "no error") << "it has ended";
+}
+
+TEST_F(RunnerTest, ASecondTrainWhileAFailedOneCleansUpIsRefused) {
+  run.strategy->on_step = [] { throw Error("loss is not a number"); };
+  std::string refusal;
+  const auto ask = [&](const AfterRun&) -> Task<> {
+    try {
+      co_await run.runner().train();
+    } catch (const Error& error) {
+      refusal = error.what();
+    }
+  };
+  run.parts.hooks.add(std::make_unique<test::TestHook>(
+      [&](Subscriptions& on, RunContext&) { on.awaited<AfterRun>(ask); }));
+  EXPECT_EQ(error_of_train(), "loss is not a number");
+  EXPECT_EQ(refusal, "train() is already running on this runner");
+  EXPECT_THAT(error_of_train(), HasSubstr("an earlier train() of this runner failed"));
+}
+
 TEST_F(RunnerTest, TwoRunnersShareAnIoPool) {
   IoPool io;
   test::FakeRun alone(dir.path() / "alone");

@@ -151,6 +151,16 @@ TEST(CatalogLog, RecordsWithRightChecksumsAreNotBelievedEither) {
   }
 }
 
+TEST(CatalogLog, AGenerationAfterWhichNoneCanComeIsRefused) {
+  CatalogRow row = row_of("a", "1");
+  row.identity.generation = kMaxGeneration;
+  EXPECT_EQ(decode_catalog(log_of({row})).state, State::whole);
+  ++row.identity.generation;
+  const CatalogLog log = decode_catalog(log_of({row}));
+  EXPECT_EQ(log.state, State::corrupt);
+  EXPECT_THAT(log.problem, HasSubstr("generation 9223372036854775808"));
+}
+
 TEST(CatalogLog, ALengthBeyondTheLimitIsRefused) {
   auto log = catalog_header();
   const auto record = record_around(std::string((1 << 20) + 1, 'x'));
@@ -159,6 +169,33 @@ TEST(CatalogLog, ALengthBeyondTheLimitIsRefused) {
   CatalogRow row = row_of("a", "1");
   row.digest = std::string(2 << 20, 'x');
   EXPECT_THROW(catalog_record(row), Error);
+}
+
+// What was read can be written again, whatever the scores of a row come to.
+TEST(CatalogLog, ScoresThatNoRowCanHoldAreCorrupt) {
+  constexpr std::size_t kLimit = 1 << 20, kHead = 12, kScore = 16;
+  const CatalogRow row = row_of("a", "1");
+  const std::size_t room = kLimit - (catalog_record(row).size() - kHead);
+  const CatalogScore half{"1", std::string(700 << 10, 'm'), 1};
+  const CatalogScore rest{"1", std::string(room - half.metric.size() - 2 * kScore, 'n'), 1};
+  const CatalogLog full = decode_catalog(log_of({row, half, half, rest, CatalogPin{"a", false}}));
+  EXPECT_EQ(full.state, State::whole) << full.problem;
+  EXPECT_EQ(catalog_record(full.rows.at(0)).size(), kHead + kLimit);
+
+  const CatalogScore drop{"1", "", 1};
+  const CatalogLog over = decode_catalog(log_of({row_of("b", "2"), row, half, rest, drop}));
+  EXPECT_EQ(over.state, State::corrupt);
+  EXPECT_THAT(over.problem, HasSubstr("a row has more scores than a record can hold"));
+  EXPECT_EQ(over.records, 4u);
+  EXPECT_EQ(over.rows.size(), 2u);
+  EXPECT_TRUE(over.rows.back().scores.empty());
+
+  // A row that goes, or is added anew, takes its scores with it.
+  const CatalogLog anew = decode_catalog(log_of({row, half, row, half, rest}));
+  EXPECT_EQ(anew.state, State::whole) << anew.problem;
+  const CatalogLog others = decode_catalog(
+      log_of({row, half, row_of("b", "2"), CatalogEnd{"a"}, CatalogScore{"2", half.metric, 1}}));
+  EXPECT_EQ(others.state, State::whole) << others.problem;
 }
 
 // Names of one save share its scores, as many names as a person has metrics.

@@ -264,6 +264,49 @@ TEST(Catalog, BrokenFileGetsNoRow) {
   EXPECT_EQ(catalog.find("epoch_2.pth"), nullptr);
 }
 
+void append(Storage& storage, const CatalogChange& change) {
+  storage.append(kLog, catalog_record(change));
+}
+
+TEST(Catalog, ScoresThatNoRowCanHoldAreCorrupt) {
+  History history;
+  const std::string id = history.states.back()[0].identity.save_id;
+  for (const char letter : {'a', 'b'}) {
+    append(history.storage, CatalogScore{id, std::string(700 << 10, letter), 1});
+  }
+  CatalogRow gone;
+  gone.name = "gone.pth";
+  append(history.storage, gone);
+  Catalog catalog(history.storage);
+  EXPECT_THAT(catalog.open(), ElementsAre(AllOf(HasSubstr("corrupt"), HasSubstr("more scores"))));
+  ASSERT_EQ(catalog.rows().size(), 3U);
+  for (const CatalogRow& row : catalog.rows()) expect_unknown(row);
+  EXPECT_THAT(Catalog(history.storage).open(), IsEmpty());
+}
+
+// Its row is as long as a record can be, and it has more to say about itself than its row did.
+TEST(Catalog, ARowThatOutgrowsItsRecordIsUnknownTheNextTime) {
+  MemoryStorage storage;
+  CatalogRow row = save(storage, "epoch_1.pth", 1);
+  row.scores["m"] = 1;
+  commit_bytes(storage, kLog, catalog_header());
+  row.digest.append((1 << 20) + 12 - catalog_record(row).size(), 'd');
+  row.scores_known = true;
+  append(storage, row);
+  row.identity.reason = "of more words than the row has";
+  commit_bytes(storage, "epoch_1.pth", checkpoint_file(row.identity));
+  const CatalogRow other = save(storage, "epoch_2.pth", 2);
+  Catalog catalog(storage);
+  EXPECT_THAT(catalog.open(), ElementsAre(HasSubstr("epoch_2.pth) had no row")));
+  EXPECT_THAT(names(catalog), ElementsAre("epoch_1.pth", "epoch_2.pth"));
+  EXPECT_EQ(catalog.find("epoch_1.pth")->scores.at("m"), 1);
+  Catalog again(storage);
+  EXPECT_THAT(again.open(), ElementsAre(HasSubstr("epoch_1.pth) had no row")));
+  expect_unknown(*again.find("epoch_1.pth"));
+  EXPECT_EQ(*again.find("epoch_2.pth"), *catalog.find("epoch_2.pth"));
+  EXPECT_THAT(Catalog(storage).open(), IsEmpty());
+}
+
 TEST(Catalog, AnotherProgramsFileIsKnownByNameAndSize) {
   MemoryStorage storage;
   commit_bytes(storage, "vgg16.pth", checkpoint_file(std::nullopt));

@@ -96,6 +96,21 @@ TEST(StateRecord, HostileLengthsAllocateNothing) {
   }
 }
 
+TEST(StateRecord, AGenerationAfterWhichNoneCanComeIsCorrupt) {
+  StateRecord record = full();
+  record.identity.generation = kMaxGeneration;
+  EXPECT_TRUE(decode_state_record(encode_state_record(record)).ok());
+  for (const std::uint64_t generation : {kMaxGeneration + 1, ~std::uint64_t{0}}) {
+    record.identity.generation = generation;
+    const auto result = decode_state_record(encode_state_record(record));
+    ASSERT_FALSE(result.ok()) << generation;
+    EXPECT_EQ(result.fault().kind, Fault::Kind::corrupt);
+    EXPECT_NE(result.fault().text().find("generation " + std::to_string(generation)),
+              std::string::npos)
+        << result.fault().text();
+  }
+}
+
 TEST(StateRecord, BytesAfterTheLastSectionAreCorrupt) {
   auto bytes = encode_state_record(full());
   bytes.push_back(std::byte{0});

@@ -84,7 +84,8 @@ Task<> CheckpointHook::after_train_epoch(const AfterTrainEpoch& event) {
   if (!pacing_.due_now(step) && !last) co_return;
   run_->log.info("Saving checkpoint at " + std::to_string(step) + " epochs");
   Target target{filename(step), step, step, at.iter};
-  co_await save_regular(std::move(target), last ? "last" : "interval", !last, false);
+  const char* reason = last ? "last" : "interval";
+  co_await save_regular(std::move(target), reason, !last, false);
 }
 
 Task<> CheckpointHook::after_train_iter(const AfterTrainIter& event) {

@@ -3,9 +3,8 @@
 //
 // House rules (CONTRIBUTING.md, "Coroutines", has all of them and why):
 //  * GCC 12 miscompiles, tests/lint/co_await_rule.py checks: no aggregate and no capturing-lambda
-//    temporary in an expression that contains co_await, and no await in a braced initialiser;
-//  * GCC 12 miscompiles, nothing checks: no conditional operator that makes an object with a
-//    destructor in such an expression;
+//    temporary in an expression that contains co_await, no await in a braced initialiser, and no
+//    conditional operator in such an expression;
 //  * the language: spawned coroutines are named functions with by-value parameters;
 //  * LibTorch's state belongs to the thread: none of its guards lives across a co_await.
 #pragma once

@@ -1,9 +1,10 @@
 """GCC 12 destroys some temporaries twice when their full expression contains `co_await`: objects
-built by aggregate initialisation, and closures with captures. This finds, in every expression that
-awaits,
+built by aggregate initialisation, closures with captures, and what a conditional operator makes.
+This finds, in every expression that awaits,
 
   - a braced initialiser:          co_await f(Options{.n = 1});   co_return Pair{co_await g(), 1};
   - a lambda that captures values: co_await f([text] { ... });
+  - a conditional operator:        co_await f(known ? Options(1) : Options(2));
 
 and asks for a named local that is moved in. Types are unknown to this script, so constructors
 called with braces are reported too. Captures by reference and of `this` have nothing to destroy,
@@ -120,7 +121,7 @@ class Expressions:
         return self.code[opening] == "[" and LAMBDA_BEFORE.search(self.before(opening))
 
     def offences(self, start, end):
-        """Braced initialisers and value captures in [start, end), outside lambda bodies."""
+        """Braced initialisers, value captures and conditional operators in [start, end), outside lambda bodies."""
         at = start
         while at < end:
             char = self.code[at]
@@ -134,6 +135,8 @@ class Expressions:
                 if any(by_value(item) for item in captures.split(",")):
                     yield at, "lambda with captured values"
                 at = self.partner[at]
+            elif char == "?":
+                yield at, "conditional operator"
             at += 1
 
 

@@ -1,6 +1,5 @@
-# System libraries come from the distribution; `make setup` installs them. A project around this one
-# links against them too, so they are known to all of it.
-set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
+# System libraries come from the distribution; `make setup` installs them. Their targets are known to
+# this project alone: one around it links what is found here and may define the same names itself.
 find_package(Threads REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(cereal REQUIRED)

@@ -42,7 +42,6 @@ endfunction()
 # millrace_gpu_test(...), as millrace_test: for the real runtime of a GPU. Where there is none every
 # test of it skips, with the reason. `make gpu-test` builds the target and runs the label. One at a
 # time, because each takes the memory it finds.
-add_custom_target(millrace_gpu_tests)
 function(millrace_gpu_test name)
   millrace_test(${name} ${ARGN})
   set_tests_properties(${name} PROPERTIES LABELS gpu RESOURCE_LOCK gpu)
@@ -52,7 +51,6 @@ endfunction()
 # millrace_benchmark(<name> SOURCES <files...> DEPENDS <targets...>): a program that `make bench`
 # builds and runs as `<name> <raw.json>`. It prints its table and writes rows and samples there
 # (tests/bench/results.h).
-add_custom_target(millrace_benchmarks)
 function(millrace_benchmark name)
   cmake_parse_arguments(BENCH "" "" "SOURCES;DEPENDS" ${ARGN})
   add_executable(${name} ${BENCH_SOURCES})

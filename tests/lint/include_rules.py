@@ -27,7 +27,8 @@ ARROWS = {
 }
 EVERYTHING = ("runtime/cli", "runtime/millrace.h", "examples", "tests")
 LAYERS = (*ARROWS, *EVERYTHING)
-TORCH_PLACES = ("runtime/torch", "runtime/cli", "runtime/millrace.h", "examples", "tests/torch")
+TORCH_PLACES = ("runtime/torch", "runtime/cli", "runtime/millrace.h", "examples", "tests/torch",
+                "tests/embedding")
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"\n]+)[>"]', re.MULTILINE)
 TORCH = re.compile(r"(torch|ATen|c10|caffe2)/")
@@ -59,7 +60,7 @@ def problem_with(path, quote, header):
             return f"goes against the arrows: {layer} may not use {target}"
         return None
     if TORCH.match(header) and not inside(path, TORCH_PLACES):
-        return "is LibTorch, which only runtime/torch, examples and tests/torch may see"
+        return "is LibTorch, which only runtime/torch, examples and some tests may see"
     cuda_place = path.startswith("tests/support/fake_cuda/") or (
         path.startswith(("runtime/device/", "tests/")) and not path.endswith(".h"))
     if CUDA.match(header) and not inside(path, TORCH_PLACES) and not cuda_place:

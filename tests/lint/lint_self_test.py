@@ -51,6 +51,7 @@ class IncludeRules(unittest.TestCase):
         for path, header in (
             ("runtime/torch/a.cc", "ATen/core/Tensor.h"),
             ("tests/torch/a_test.cc", "torch/torch.h"),
+            ("tests/embedding/project/a.cc", "torch/torch.h"),
             ("runtime/device/cuda_stream.cc", "cuda_runtime.h"),
             ("tests/support/cuda_machine_gpu.cc", "cuda_runtime_api.h"),
             ("runtime/async/a.h", "asio/awaitable.hpp"),

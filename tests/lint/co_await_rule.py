@@ -121,7 +121,7 @@ class Expressions:
         return self.code[opening] == "[" and LAMBDA_BEFORE.search(self.before(opening))
 
     def offences(self, start, end):
-        """Braced initialisers, value captures and conditional operators in [start, end), outside lambda bodies."""
+        """What is not to be in an awaiting expression, in [start, end), outside lambda bodies."""
         at = start
         while at < end:
             char = self.code[at]

@@ -86,9 +86,9 @@ std::vector<std::string> BestFiles::take_surplus() {
   for (BestFile& file : files_) {
     if (file.score) ranked.push_back(&file);
   }
-  // Equally good ones in the order they came: the earliest is kept.
-  std::stable_sort(ranked.begin(), ranked.end(), [this](const BestFile* a, const BestFile* b) {
-    return better_(*a->score, *b->score);
+  std::sort(ranked.begin(), ranked.end(), [this](const BestFile* a, const BestFile* b) {
+    if (better_(*a->score, *b->score)) return true;
+    return !better_(*b->score, *a->score) && a < b;  // the earliest of equally good ones is kept
   });
   std::vector<std::string> surplus;
   std::set<const BestFile*> gone;

@@ -11,11 +11,12 @@ function(millrace_library name)
 endfunction()
 
 # millrace_test(<name> SOURCES <files...> DEPENDS <targets...> [TIMEOUT <s>] [ENVIRONMENT <k=v...>]
-#               [STRESS])
-# One GoogleTest binary, one ctest entry. STRESS: it counts by tests/support/stress.h, has the label
+#               [STRESS] [OPTIMIZED])
+# One GoogleTest binary, one ctest entry. OPTIMIZED: under the sanitizers too, where it computes much
+# itself. STRESS: it counts by tests/support/stress.h, has the label
 # `stress`, and its time limit is ctest's, which `make stress` raises.
 function(millrace_test name)
-  cmake_parse_arguments(TEST "STRESS" "TIMEOUT" "SOURCES;DEPENDS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(TEST "STRESS;OPTIMIZED" "TIMEOUT" "SOURCES;DEPENDS;ENVIRONMENT" ${ARGN})
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 300)
   endif()
@@ -25,7 +26,8 @@ function(millrace_test name)
   add_executable(${name} ${TEST_SOURCES})
   target_link_libraries(${name}
     PRIVATE millrace_settings ${TEST_DEPENDS} GTest::gmock GTest::gtest_main)
-  if(MILLRACE_SANITIZE)  # the expectations, not what they test: a third less to compile
+  # The expectations, not what they test: a third less to compile.
+  if(MILLRACE_SANITIZE AND NOT TEST_OPTIMIZED)
     target_compile_options(${name} PRIVATE -O0)
   endif()
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}")

@@ -12,9 +12,9 @@ endfunction()
 
 # millrace_test(<name> SOURCES <files...> DEPENDS <targets...> [TIMEOUT <s>] [ENVIRONMENT <k=v...>]
 #               [STRESS] [OPTIMIZED])
-# One GoogleTest binary, one ctest entry. OPTIMIZED: under the sanitizers too, where it computes much
-# itself. STRESS: it counts by tests/support/stress.h, has the label
-# `stress`, and its time limit is ctest's, which `make stress` raises.
+# One GoogleTest binary, one ctest entry. STRESS: it counts by tests/support/stress.h, has the label
+# `stress`, and its time limit is ctest's, which `make stress` raises. OPTIMIZED: under the sanitizers
+# too, because it computes much itself.
 function(millrace_test name)
   cmake_parse_arguments(TEST "STRESS;OPTIMIZED" "TIMEOUT" "SOURCES;DEPENDS;ENVIRONMENT" ${ARGN})
   if(NOT TEST_TIMEOUT)

@@ -111,17 +111,22 @@ def read_history(data):
 
 
 def read_best(data):
-    """What CheckpointHook knows of best files: all but save ids. What comes before them, the files
-    not removed yet, depends on how far the I/O had come."""
+    """What CheckpointHook knows of best files: the newest of each metric, without its save id. The
+    files before it, those not removed yet, and which are still on their way depend on how far the
+    I/O had come."""
     record = Record(data)
     record.number("B")
+    version = record.number("I")
+    if version != 1:
+        raise ValueError(f"a state of CheckpointHook of version {version}")
     record.texts(), record.texts(), record.numbers(), record.numbers()  # names, ids, steps, times
     record.raw()  # pins
     best = {}
     for _ in range(record.number("Q")):
         key, names, _, scores = (record.text(), record.texts(), record.texts(),
                                  record.numbers())
-        best[key] = (names, scores, record.raw())
+        known, pins, _ = record.raw(), record.raw(), record.raw()  # the last: on its way
+        best[key] = (names[-1:], scores[-8:], known[-1:], pins[-1:])
     return best
 
 

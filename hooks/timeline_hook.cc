@@ -1,13 +1,9 @@
 #include "millrace/hooks/timeline_hook.h"
 
-#include <cerrno>
-#include <fstream>
+#include <ostream>
 #include <string>
 
 #include "millrace/hooks/timeline_page.h"
-#include "millrace/runtime/async/error.h"
-#include "millrace/runtime/engine/logger.h"
-#include "millrace/runtime/engine/run_context.h"
 
 namespace millrace {
 namespace {
@@ -30,27 +26,16 @@ std::int64_t microseconds(std::chrono::nanoseconds time) { return time.count() /
 
 }  // namespace
 
-void TimelineHook::attach(RunContext& run) {
-  run_ = &run;
-  if (file_.is_relative()) file_ = run.work_dir / file_;
-}
-
-void TimelineHook::subscribe(Subscriptions& on) {
-  recorder_.subscribe(on, run_->strategy);
-  on.every<AfterRun>([this](const AfterRun&) { write(); });
-}
-
-void TimelineHook::write() const {
-  if (!recorder_.anything_ran()) return;
-  std::ofstream out(file_, std::ios::trunc);
-  out << kTimelineHead << "{name:" << script_text(run_->run_name) << ",rows:[";
+void TimelineHook::draw(std::ostream& out, const SpanRecorder& recorder,
+                        const std::string& run_name) const {
+  out << kTimelineHead << "{name:" << script_text(run_name) << ",rows:[";
   for (int row = 1; row <= SpanRecorder::kRows; ++row) {
     out << (row > 1 ? "," : "") << '"' << SpanRecorder::row_name(row) << '"';
   }
   out << "],spans:[\n";
-  for (const Span& span : recorder_.spans()) {
+  for (const Span& span : recorder.spans()) {
     out << "[" << span.row << "," << span.kind << ","
-        << microseconds(span.first - recorder_.origin()) << ","
+        << microseconds(span.first - recorder.origin()) << ","
         << microseconds(span.last - span.first) << ",";
     if (span.kind == Span::kStep) {
       out << span.number;
@@ -61,10 +46,6 @@ void TimelineHook::write() const {
     out << "],\n";
   }
   out << "]}" << kTimelineTail;
-  out.close();
-  if (!out) run_->log.warn(StorageError("write timeline", file_.string(), errno).what());
-  const std::string shortened = recorder_.shortened();
-  if (!shortened.empty()) run_->log.info(file_.filename().string() + " " + shortened);
 }
 
 }  // namespace millrace

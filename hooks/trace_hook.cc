@@ -1,12 +1,7 @@
 #include "millrace/hooks/trace_hook.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <fstream>
-
-#include "millrace/runtime/async/error.h"
-#include "millrace/runtime/engine/logger.h"
-#include "millrace/runtime/engine/run_context.h"
+#include <ostream>
 
 namespace millrace {
 namespace {
@@ -26,33 +21,22 @@ double microseconds(SteadyTime first, SteadyTime last) {
 
 }  // namespace
 
-void TraceHook::attach(RunContext& run) {
-  run_ = &run;
-  if (file_.is_relative()) file_ = run.work_dir / file_;
-}
-
-void TraceHook::subscribe(Subscriptions& on) {
-  recorder_.subscribe(on, run_->strategy);
-  on.every<AfterRun>([this](const AfterRun&) { write(); });
-}
-
-void TraceHook::write() const {
-  if (!recorder_.anything_ran()) return;
-  std::ofstream out(file_, std::ios::trunc);
+void TraceHook::draw(std::ostream& out, const SpanRecorder& recorder,
+                     const std::string& run_name) const {
   out << "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n";
   for (int row = 1; row <= SpanRecorder::kRows; ++row) {
-    const bool used = std::any_of(recorder_.spans().begin(), recorder_.spans().end(),
+    const bool used = std::any_of(recorder.spans().begin(), recorder.spans().end(),
                                   [row](const Span& span) { return span.row == row; });
     if (!used) continue;
     out << "{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":1,\"tid\":" << row
         << ",\"args\":{\"name\":\"" << row << " " << SpanRecorder::row_name(row) << "\"}},\n";
   }
   out << std::fixed;
-  for (const Span& span : recorder_.spans()) {
+  for (const Span& span : recorder.spans()) {
     const bool instant = span.kind == Span::kMark;
     out << "{\"ph\":\"" << (instant ? "i\",\"s\":\"p" : "X") << "\",\"pid\":1,\"tid\":" << span.row
         << ",\"name\":" << json_text(span.name)
-        << ",\"ts\":" << microseconds(recorder_.origin(), span.first);
+        << ",\"ts\":" << microseconds(recorder.origin(), span.first);
     if (!instant) out << ",\"dur\":" << microseconds(span.first, span.last);
     if (span.kind != Span::kStep && span.kind != Span::kValidation) {
       out << ",\"args\":{\"bytes\":" << span.bytes << ",\"mode\":" << json_text(span.mode)
@@ -61,11 +45,7 @@ void TraceHook::write() const {
     out << "},\n";
   }
   out << "{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":1,\"args\":{\"name\":"
-      << json_text(run_->run_name) << "}}\n]}\n";
-  out.close();
-  if (!out) run_->log.warn(StorageError("write trace", file_.string(), errno).what());
-  const std::string shortened = recorder_.shortened();
-  if (!shortened.empty()) run_->log.info(file_.filename().string() + " " + shortened);
+      << json_text(run_name) << "}}\n]}\n";
 }
 
 }  // namespace millrace

@@ -91,13 +91,6 @@ void CheckpointStore::add_row(std::string_view name, std::uint64_t size,
   change_catalog([&](Catalog& catalog) { catalog.add(std::move(row)); });
 }
 
-std::uint64_t CheckpointStore::link(std::string_view existing, std::string_view name,
-                                    const CommitOptions& options) {
-  const std::uint64_t written = link_file(existing, name, options);
-  link_row(existing, name, options);
-  return written;
-}
-
 // The name may have been taken by another save, or be that of an older run's file.
 std::uint64_t CheckpointStore::link_file(std::string_view existing, std::string_view name,
                                          const CommitOptions& options) {

@@ -69,13 +69,11 @@ class CheckpointStore {
   std::chrono::steady_clock::time_point commit_records(std::string_view name, std::uint64_t size,
                                                        const CommitOptions& options);
 
-  // Gives a committed file a second name: a link where the storage has them, else a copy. Its row
-  // is that of the file, with scores and pin of its own. Returns the bytes of data that were
-  // written, 0 for a link.
-  std::uint64_t link(std::string_view existing, std::string_view name,
-                     const CommitOptions& options);
-  // Its two halves, as of commit(). A file that is not that of options.identity.save_id (when that
-  // is given) is a CheckpointError, and no name is given to it.
+  // Gives a committed file a second name: a link where the storage has them, else a copy. First the
+  // file, and then its row, which may be tried again without the file. link_file() returns the
+  // bytes of data that were written, 0 for a link; a file that is not that of
+  // options.identity.save_id (when that is given) is a CheckpointError, and nothing is done. The
+  // row is that of `existing`, with scores and pin of its own.
   std::uint64_t link_file(std::string_view existing, std::string_view name,
                           const CommitOptions& options);
   void link_row(std::string_view existing, std::string_view name, const CommitOptions& options);

@@ -209,20 +209,24 @@ TEST_F(FailedSaveTest, TheHubNamesNoBestThatIsNotThere) {
   EXPECT_EQ(info(*run, "best_score"), "0.5");
 }
 
+// The only save of the run, long before its end.
 TEST_F(FailedSaveTest, UnderStopADiscardedStateIsTakenAgainFirst) {
   test::Hold hold;
-  const auto run = make({.interval = 1,
+  const auto run = make({.interval = 99,
+                         .save_begin = 1,
+                         .save_last = false,
                          .save_best = {"acc"},
                          .mode = StageMode::kLazy,
                          .on_error = OnSaveError::kStop},
-                        {{"acc", {0.5}}}, 1, [&](std::string_view name) {
+                        {{"acc", {0.5}}}, 50, [&](std::string_view name) {
                           if (name == "epoch_1.pth") hold.enter();
                         });
   run->parts.hooks.add(
       test::on_event<AfterVal>([&](const AfterVal&, RunContext&) { hold.release(); }, "Releases"));
   test::discard_capture(*run, 1);
   EXPECT_THAT(train(*run), HasSubstr("on_error is stop"));
-  EXPECT_THAT(checkpoints(), ElementsAre("epoch_1.pth"));
+  EXPECT_THAT(told, Contains(HasSubstr("discarded epoch_1.pth")));
+  EXPECT_EQ(checkpoints().size(), 1u);
 }
 
 }  // namespace

@@ -192,6 +192,7 @@ Task<> Checkpointer::replace_waiting() {
   run_.log.warn("Gave up saving " + old->row.name + ": " + old->row.error);
   for (const auto& follower : old->followers) follower(*old, false);
   co_await run_.bus.publish(CheckpointReplaced{old->row});
+  lost_.erase(old->row.save_id);
 }
 
 // Their history is part of the state.
@@ -343,6 +344,7 @@ Task<> Checkpointer::publish_outcome(JobPtr job, bool committed) {
                    ", earlier checkpoints are kept: " + row.error);
     co_await run_.bus.publish(CheckpointFailed{row});
   }
+  lost_.erase(row.save_id);
 }
 
 void Checkpointer::fail(const std::string& path, const std::string& error) {

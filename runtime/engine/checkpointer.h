@@ -82,7 +82,7 @@ class Checkpointer {
             std::map<std::string, double> scores);
   // Publishes a file of the store, at once or with its commit. CheckpointPublished.
   void publish(CheckpointStore& store, const std::string& name, std::vector<std::string> keys);
-  // Whether the save failed, was discarded or replaced, also where no event has said so yet.
+  // Whether the save failed, was discarded or replaced, and no hook has been told so yet.
   bool lost(std::string_view save_id) const;
   // The save of that name, if one is in flight or waits, can no longer be replaced.
   void protect(const CheckpointStore& store, const std::string& name);
@@ -151,7 +151,7 @@ class Checkpointer {
   JobPtr writing_, waiting_;
   std::uint64_t generation_ = 0;  // the highest seen
   CheckpointIdentity newest_, durable_;
-  std::set<std::string, std::less<>> lost_;  // save ids
+  std::set<std::string, std::less<>> lost_;  // save ids, until it is told
   std::vector<Failure> failures_;
   Counts counts_;
 };
